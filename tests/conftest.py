@@ -1,0 +1,28 @@
+"""Fixtures and settings for every test."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.support.postgres import PostgresServer, find_server, fresh_database
+
+# A busy machine is slow now and then; time limits belong to pytest-timeout, not to single examples.
+settings.register_profile("apex", deadline=None, print_blob=True)
+settings.load_profile("apex")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(testrun_uid: str) -> PostgresServer:
+    """A running PostgreSQL; skips the test with a reason where there is none."""
+    return find_server(testrun_uid)
+
+
+@pytest.fixture(scope="module")
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address (SQLAlchemy, asyncpg) of an empty database of this test module's own.
+
+    A test that needs one to itself uses `fresh_database(postgres_server)`.
+    """
+    with fresh_database(postgres_server) as url:
+        yield url
