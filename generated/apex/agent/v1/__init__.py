@@ -1,0 +1,1 @@
+"""Made by `make generate` from the files in `protos/`; never edited by hand."""
