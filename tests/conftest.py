@@ -12,6 +12,11 @@ settings.register_profile("apex", deadline=None, print_blob=True)
 settings.load_profile("apex")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Scenario files hold inputs and the full expected trace; the flag rewrites the traces, to be read in the diff."""
+    parser.addoption("--update-scenarios", action="store_true", help="rewrite the traces in the scenario files")
+
+
 @pytest.fixture(scope="session")
 def postgres_server(testrun_uid: str) -> PostgresServer:
     """A running PostgreSQL; skips the test with a reason where there is none."""

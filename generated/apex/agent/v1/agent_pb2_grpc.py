@@ -796,7 +796,8 @@ class FileServiceServicer:
     """
 
     def UploadFile(self, request_iterator, context):
-        """UploadFile takes one `metadata` message, then the content in pieces. A broken upload leaves nothing.
+        """UploadFile takes one `metadata` message, the content in pieces, then `end`. A broken upload leaves nothing: without
+        `end` the content must have exactly the size that the metadata told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

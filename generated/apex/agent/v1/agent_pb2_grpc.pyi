@@ -287,7 +287,9 @@ class FileServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FileServiceAsyncStub: ...
     UploadFile: _grpc.StreamUnaryMultiCallable[_agent_pb2.UploadFileRequest, _agent_pb2.UploadFileResponse]
-    """UploadFile takes one `metadata` message, then the content in pieces. A broken upload leaves nothing."""
+    """UploadFile takes one `metadata` message, the content in pieces, then `end`. A broken upload leaves nothing: without
+    `end` the content must have exactly the size that the metadata told.
+    """
     ListFiles: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListFilesRequest, _agent_pb2.ListFilesResponse]
     """ListFiles lists files, newest first."""
     GetFile: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetFileRequest, _agent_pb2.GetFileResponse]
@@ -303,7 +305,9 @@ class FileServiceAsyncStub(FileServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadFile: _aio.StreamUnaryMultiCallable[_agent_pb2.UploadFileRequest, _agent_pb2.UploadFileResponse]  # type: ignore[assignment]
-    """UploadFile takes one `metadata` message, then the content in pieces. A broken upload leaves nothing."""
+    """UploadFile takes one `metadata` message, the content in pieces, then `end`. A broken upload leaves nothing: without
+    `end` the content must have exactly the size that the metadata told.
+    """
     ListFiles: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListFilesRequest, _agent_pb2.ListFilesResponse]  # type: ignore[assignment]
     """ListFiles lists files, newest first."""
     GetFile: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetFileRequest, _agent_pb2.GetFileResponse]  # type: ignore[assignment]
@@ -322,7 +326,9 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_agent_pb2.UploadFileRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.UploadFileResponse, _abc.Awaitable[_agent_pb2.UploadFileResponse]]:
-        """UploadFile takes one `metadata` message, then the content in pieces. A broken upload leaves nothing."""
+        """UploadFile takes one `metadata` message, the content in pieces, then `end`. A broken upload leaves nothing: without
+        `end` the content must have exactly the size that the metadata told.
+        """
 
     @_abc_1.abstractmethod
     def ListFiles(
