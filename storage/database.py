@@ -1,0 +1,320 @@
+"""Connections and transactions: the one place that opens them, ends them, and turns their failures into ours."""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import URL, Connection, event, inspect, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from storage.dialect import SQLITE_LOWER, PostgresDialect, SqliteDialect, StorageDialect
+from storage.errors import SchemaMismatchError, StorageUnavailableError
+from storage.schema import REVISION
+
+T = TypeVar("T")
+
+SQLITE_DRIVER = "sqlite+aiosqlite"
+POSTGRES_DRIVER = "postgresql+asyncpg"
+
+#: Connections of one process. SQLite has one writer by its nature: in a pool of one, writers queue in order of arrival.
+SQLITE_READERS = 4
+POSTGRES_READERS = 5
+POSTGRES_WRITERS = 5
+#: How long a transaction waits for a connection, and a connection for the server.
+POOL_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 5
+#: How long one statement may take.
+STATEMENT_TIMEOUT_S = 30
+#: How long SQLite waits for another process's lock, for example that of a backup.
+SQLITE_BUSY_TIMEOUT_MS = 5_000
+#: Size of each SQLite connection's page cache.
+SQLITE_CACHE_KIB = 32_768
+
+#: The server's own view of the limits above: a transaction whose client vanished frees its locks by itself.
+POSTGRES_SETTINGS = {
+    "application_name": "apex",
+    "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+    "lock_timeout": "15s",
+    "idle_in_transaction_session_timeout": "15s",
+    # A plan that was made while the tables were empty must not be kept for ever.
+    "plan_cache_mode": "force_custom_plan",
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+#: PostgreSQL's codes for "roll back and do it again": serialization failure, deadlock.
+_DO_AGAIN = frozenset({"40001", "40P01"})
+#: Our defects, not the database's troubles: these pass as they are.
+_DEFECTS = (IntegrityError, ProgrammingError, DataError, NotSupportedError)
+
+
+class Database:
+    """One database, with separate connections for reading and for writing, so that neither waits for the other.
+
+    Every transaction runs to its end, whatever becomes of the caller: a cancelled caller leaves neither a broken
+    connection nor an open transaction. Whether a cancelled write was committed, its caller does not learn.
+    """
+
+    def __init__(self, dialect: StorageDialect, reader: AsyncEngine, writer: AsyncEngine) -> None:
+        self.dialect = dialect
+        self._reader = reader
+        self._writer = writer
+        self._working: set[asyncio.Task[object]] = set()
+        self._closed = False
+
+    async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work`, whose statements each see what is committed when they begin.
+
+        Raises:
+            StorageUnavailableError: the database cannot be reached.
+        """
+        return await self.finish(self._repeatable(lambda: self._read(work)))
+
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work` in one transaction, and commit it unless it raises. `work` may be called a second time.
+
+        Raises:
+            StorageUnavailableError: nothing was committed, or `outcome_unknown`.
+        """
+        return await self.finish(self._repeatable(lambda: self._write(work)))
+
+    async def finish(self, work: Coroutine[object, object, T]) -> T:
+        """Await `work`, which goes on to its end when the caller is cancelled; `close` waits for it.
+
+        Raises:
+            StorageUnavailableError: the database is closed. What began before may go on to begin more.
+        """
+        if self._closed and asyncio.current_task() not in self._working:
+            work.close()
+            raise StorageUnavailableError("the storage is closed")
+        task = asyncio.create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    async def ping(self) -> None:
+        """Return when the database answers. Raises `StorageUnavailableError`."""
+        await self.read(lambda connection: connection.execute(text("SELECT 1")))
+
+    async def close(self) -> None:
+        """Wait for the transactions under way and close all connections. Later calls are refused."""
+        self._closed = True
+        while self._working:
+            await asyncio.wait(self._working)
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+    async def _repeatable(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await attempt()
+        except _DoAgainError:
+            # A pooled connection that died since its last use, or a deadlock: nothing was done yet.
+            return await attempt()
+
+    async def _read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        try:
+            async with self._reader.connect() as connection:
+                return await work(connection)
+        except _DEFECTS:
+            raise
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable(error) from error
+
+    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        commit_sent = False
+        try:
+            async with self._writer.connect() as connection:
+                result = await work(connection)
+                commit_sent = True
+                await _commit(connection)
+            return result
+        except _DEFECTS:
+            raise
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable(error, commit_sent=commit_sent) from error
+
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        self._working.discard(task)
+        if not task.cancelled():
+            # A caller that was cancelled will not ask; without this asyncio would report an error that nobody missed.
+            task.exception()
+
+
+async def _commit(connection: AsyncConnection) -> None:
+    try:
+        await connection.commit()
+    except BaseException:
+        # The transaction may still be open, and SQLAlchemy takes it for closed: this connection is of no more use.
+        await connection.invalidate()
+        raise
+
+
+class _DoAgainError(StorageUnavailableError):
+    """Nothing was done, and the same may well succeed now."""
+
+
+def _unavailable(error: SQLAlchemyError | OSError, *, commit_sent: bool = False) -> StorageUnavailableError:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    message = f"the database did not do what was asked: {type(cause).__name__}: {cause}".splitlines()[0]
+    if commit_sent:
+        return StorageUnavailableError(message, outcome_unknown=True)
+    if isinstance(error, DBAPIError) and (
+        error.connection_invalidated or getattr(cause, "sqlstate", None) in _DO_AGAIN
+    ):
+        return _DoAgainError(message)
+    return StorageUnavailableError(message)
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the address of a SQLite database file."""
+    return URL.create(SQLITE_DRIVER, database=str(path.absolute())).render_as_string()
+
+
+def open_database(
+    database_url: str, *, sqlite_connection_class: type[sqlite3.Connection] = sqlite3.Connection
+) -> Database:
+    """Return the database at a SQLAlchemy address; connections are made when they are first needed.
+
+    Raises:
+        ValueError: neither `sqlite+aiosqlite` with a file nor `postgresql+asyncpg`.
+    """
+    url = make_url(database_url)
+    if url.drivername == POSTGRES_DRIVER:
+        return _open_postgres(url)
+    if url.drivername == SQLITE_DRIVER and url.database and url.database != ":memory:":
+        return _open_sqlite(url, sqlite_connection_class)
+    raise ValueError(
+        f"the database address must begin with {POSTGRES_DRIVER}:// or {SQLITE_DRIVER}:/// and name a file, "
+        f"not {url.render_as_string()}"
+    )
+
+
+def is_embedded(database_url: str) -> bool:
+    """Tell whether the address is that of a file on this machine."""
+    return make_url(database_url).drivername == SQLITE_DRIVER
+
+
+def _open_postgres(url: URL) -> Database:
+    arguments = {
+        "timeout": CONNECT_TIMEOUT_S,
+        # A little longer than the server's own limit, which knows better what it stopped.
+        "command_timeout": STATEMENT_TIMEOUT_S + 5,
+        "server_settings": POSTGRES_SETTINGS,
+    }
+
+    def engine(size: int, *, autocommit: bool) -> AsyncEngine:
+        return create_async_engine(
+            url,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT_S,
+            connect_args=arguments,
+            isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
+            skip_autocommit_rollback=autocommit,
+        )
+
+    return Database(
+        PostgresDialect(), engine(POSTGRES_READERS, autocommit=True), engine(POSTGRES_WRITERS, autocommit=False)
+    )
+
+
+def _open_sqlite(url: URL, connection_class: type[sqlite3.Connection]) -> Database:
+    def engine(size: int, *, read_only: bool) -> AsyncEngine:
+        made = create_async_engine(
+            url,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT_S,
+            # None: the driver begins no transactions of its own.
+            connect_args={"factory": connection_class, "isolation_level": None},
+            skip_autocommit_rollback=read_only,
+        )
+
+        def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+            _prepare_sqlite(connection, read_only=read_only)
+
+        event.listen(made.sync_engine, "connect", prepare)
+        if not read_only:
+            event.listen(made.sync_engine, "begin", _begin_immediate)
+        return made
+
+    return Database(SqliteDialect(), engine(SQLITE_READERS, read_only=True), engine(1, read_only=False))
+
+
+def _prepare_sqlite(connection: DBAPIConnection, *, read_only: bool) -> None:
+    cursor = connection.cursor()
+    for setting in (
+        f"busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        # FULL: what a COMMIT returned for survives a power cut.
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        f"cache_size = -{SQLITE_CACHE_KIB}",
+        f"query_only = {'ON' if read_only else 'OFF'}",
+    ):
+        cursor.execute(f"PRAGMA {setting}")
+    cursor.close()
+    connection.create_function(SQLITE_LOWER, 1, str.lower, deterministic=True)
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # A deferred transaction that reads first could not become a writing one once another has written.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+async def migrate(database: Database) -> None:
+    """Bring the tables to this version, in one transaction; racing calls wait for each other.
+
+    Raises:
+        SchemaMismatchError: a newer version of Apex has been at work on this database.
+    """
+
+    async def work(connection: AsyncConnection) -> None:
+        await database.dialect.serialise(connection, "migrate")
+        found = await connection.run_sync(_revision)
+        if found == REVISION:
+            return
+        await connection.run_sync(_upgrade, found)
+
+    await database.write(work)
+
+
+async def check_revision(database: Database) -> None:
+    """Raise `SchemaMismatchError` unless the tables are those of this version."""
+    found = await database.read(lambda connection: connection.run_sync(_revision))
+    if found != REVISION:
+        raise SchemaMismatchError(found, REVISION)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
+
+
+def _upgrade(connection: Connection, found: str | None) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", "storage:migrations")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        # Alembic's word for a revision that it does not know.
+        raise SchemaMismatchError(found, REVISION) from error

@@ -1,0 +1,315 @@
+"""What the engine asks of storage. One behaviour suite holds every implementation against these docstrings.
+
+Every look-up filters by `user_id` in the query itself: what belongs to somebody else is `RecordNotFoundError`.
+Cursors are exclusive ("after"). Any method may raise `StorageUnavailableError`. Leases use the database's time.
+A caller that is cancelled abandons the answer, not the work: what it began is committed or rolled back as a whole.
+Text must not hold U+0000, which PostgreSQL cannot store: the border refuses it.
+"""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from storage.records import (
+    Accepted,
+    Append,
+    AppendOutcome,
+    Beat,
+    Checkpoint,
+    FileRecord,
+    MessageRecord,
+    NewRun,
+    Page,
+    Position,
+    RunRecord,
+    RunStatus,
+    StoredEvent,
+    ThreadRecord,
+)
+
+
+class EventLog(Protocol):
+    """The append-only log of every run. `(run_id, seq)` is unique: a forked log is impossible."""
+
+    async def append(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
+        """Write all appends in one transaction and return one outcome each, in order.
+
+        An append is FENCED, alone and wholly, unless the run's row still has its `epoch` and `last_seq ==
+        after_seq` and the run is open. A checkpoint resets the run's `claims`. An ending sets status, end time and
+        error reason, clears worker and lease, saves the assistant message and makes the end time the thread's update
+        time. An append without events is allowed: it writes only its checkpoint or ending, under the same fence.
+
+        Raises `ValueError`, with nothing written, for two appends of one run in one call, for events that are not
+        `after_seq + 1`, `+ 2`, … of that run, and for an ending whose status is open. A COMMIT whose outcome is unknown
+        raises `StorageUnavailableError` with `outcome_unknown`.
+        """
+        ...
+
+    async def read(
+        self, user_id: str, run_id: str, after_seq: int, *, max_events: int, max_bytes: int
+    ) -> Sequence[StoredEvent]:
+        """Return committed events with `seq > after_seq` in order: at least one if there is any, then to both limits.
+
+        There is no gap: a further call with the last event's seq goes on right after it. Raises `RecordNotFoundError`
+        for an unknown run.
+        """
+        ...
+
+    async def positions(self, run_ids: Collection[str]) -> Mapping[str, Position]:
+        """Return where each run's log stands; unknown runs are absent. For the service itself, never for a user.
+
+        Waits for a transaction that is still at work on one of the runs, so that after a COMMIT of unknown outcome the
+        answer is final.
+        """
+        ...
+
+    async def checkpoint(self, run_id: str) -> Checkpoint | None:
+        """Return the run's newest checkpoint, None when there is none. For the service itself, never for a user."""
+        ...
+
+
+class Runs(Protocol):
+    """The runs table, which is also the queue."""
+
+    async def accept(self, new: NewRun) -> Accepted:
+        """Save a new run with its first events in one transaction, or find the one that its key names.
+
+        In this order: the same user and `client_message_id` return the existing run (`already_existed`) or raise
+        `IdempotencyMismatchError` when the fingerprint differs, also for racing calls; an existing thread is looked up
+        (`RecordNotFoundError`); `TooManyOpenRunsError` when the user has `max_open_runs` open runs already; the
+        thread's open runs are treated by `conflict`: ENQUEUE leaves them, REJECT raises `ThreadBusyError`, INTERRUPT
+        requests their cancellation, ROLLBACK also sets their `superseded_by_run_id`. In both an earlier cancel reason,
+        and an earlier successor, stays. The thread's update time becomes the run's create time.
+        """
+        ...
+
+    async def claim(self, worker_id: str, *, lease_ms: int, limit: int) -> Sequence[RunRecord]:
+        """Claim up to `limit` runs for this worker: epoch + 1, claims + 1, status RUNNING, start time on the first.
+
+        Claimable is the first open run (by position) of a thread when it is QUEUED or RUNNING and no worker holds it
+        under a live lease; RUNNING ones also get attempt + 1. They are returned in the order in which they were chosen:
+        first one of each user, then a second of each, and so on; within such a round users with fewer working runs
+        (RUNNING under a live lease) come first, then older runs. So no user gets two runs from one call while another
+        user, whose run is claimable, gets none. No two workers get the same run.
+        """
+        ...
+
+    async def claim_run(self, user_id: str, run_id: str, worker_id: str, *, lease_ms: int) -> RunRecord | None:
+        """Claim this open run (epoch + 1, nothing else changes but worker and lease) unless a live worker holds it.
+
+        Returns None when it is held or already ended. Raises `RecordNotFoundError`. Used to end a run that nobody works
+        on.
+        """
+        ...
+
+    async def beat(self, worker_id: str, epochs: Mapping[str, int], *, lease_ms: int) -> Sequence[Beat]:
+        """Renew the leases of the runs this worker holds under these epochs; one `Beat` per run, in order.
+
+        A run that has ended or was deleted is no longer held.
+        """
+        ...
+
+    async def release(self, run_id: str, epoch: int) -> bool:
+        """Hand a held run over gracefully: no worker, claimable at once, `claims` back to 0.
+
+        False when fenced, that is when the epoch is another one, or the run has ended or was deleted. Doing it twice is
+        fine.
+        """
+        ...
+
+    async def release_all(self) -> int:
+        """Take the worker from every open run, so that it is claimable at once; return how many had one.
+
+        `claims` stays, for this is how a crash is taken up. Only for the holder of the data directory's lock.
+        """
+        ...
+
+    async def request_cancel(self, user_id: str, run_id: str, reason: str) -> RunRecord:
+        """Set the cancel reason of an open run (the first reason stays) and return the run as it now is.
+
+        A run that has ended is returned unchanged. Raises `RecordNotFoundError`.
+        """
+        ...
+
+    async def get(self, user_id: str, run_id: str) -> RunRecord:
+        """Return the run. Raises `RecordNotFoundError`."""
+        ...
+
+    async def find_by_client_message(self, user_id: str, client_message_id: str) -> RunRecord:
+        """Return the run that this key started. Raises `RecordNotFoundError`."""
+        ...
+
+    async def list(
+        self,
+        user_id: str,
+        *,
+        thread_id: str | None = None,
+        statuses: Collection[RunStatus] = (),
+        page_size: int,
+        page_token: str = "",
+    ) -> Page[RunRecord]:
+        """List runs, newest first; no statuses means all. Raises `InvalidPageTokenError`.
+
+        A thread that is unknown, or somebody else's, has no runs.
+        """
+        ...
+
+    async def count_queued(self) -> int:
+        """Return how many runs of all users are QUEUED: a hint for the queue position."""
+        ...
+
+
+class Threads(Protocol):
+    """Conversations and their messages."""
+
+    async def create(self, thread: ThreadRecord) -> ThreadRecord:
+        """Save a new thread and return it."""
+        ...
+
+    async def get(self, user_id: str, thread_id: str) -> ThreadRecord:
+        """Return the thread. Raises `RecordNotFoundError`."""
+        ...
+
+    async def list(self, user_id: str, *, query: str = "", page_size: int, page_token: str = "") -> Page[ThreadRecord]:
+        """List threads by update time, newest first.
+
+        `query` matches titles, and messages that are not superseded, as a substring; upper and lower case are equal, on
+        PostgreSQL as far as the database's locale knows them. Raises `InvalidPageTokenError`.
+        """
+        ...
+
+    async def rename(self, user_id: str, thread_id: str, title: str, update_time: datetime) -> ThreadRecord:
+        """Set the title. Raises `RecordNotFoundError`."""
+        ...
+
+    async def delete(self, user_id: str, thread_id: str) -> None:
+        """Remove the thread with its messages, runs, events and checkpoints. Raises `RecordNotFoundError`.
+
+        A worker that still writes to one of its runs is fenced. Files that its runs made stay.
+        """
+        ...
+
+    async def list_messages(
+        self, user_id: str, thread_id: str, *, page_size: int, page_token: str = ""
+    ) -> Page[MessageRecord]:
+        """List messages that are not superseded, by run, user before assistant, oldest first.
+
+        Raises `RecordNotFoundError`, `InvalidPageTokenError`.
+        """
+        ...
+
+    async def history(
+        self, user_id: str, thread_id: str, *, before_position: int, limit: int
+    ) -> Sequence[MessageRecord]:
+        """Return the last `limit` messages, oldest first, of runs whose position is lower; superseded ones left out.
+
+        An unknown thread has none.
+        """
+        ...
+
+
+class Upload(Protocol):
+    """A file on its way in. Leaving the context without `commit` keeps nothing.
+
+    A cancelled `commit` goes on to its end, as every write does: the file is there wholly or not at all.
+    """
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Throw away what was not committed."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Take the next bytes, in pieces of any size. Raises `FileTooLargeError` as soon as the limit is passed."""
+        ...
+
+    async def commit(self, create_time: datetime) -> FileRecord:
+        """Make the file visible, atomically and durably, and return its record. Once, and nothing after it.
+
+        Raises `FileTooLargeError` when `write` has, so that nobody keeps half a file by mistake.
+        """
+        ...
+
+
+class Files(Protocol):
+    """Files of users. Content is keyed by `(user_id, sha256)`: the same content of one user is kept once."""
+
+    def upload(
+        self,
+        user_id: str,
+        file_id: str,
+        name: str,
+        media_type: str,
+        *,
+        max_bytes: int,
+        run_id: str | None = None,
+        description: str = "",
+    ) -> Upload:
+        """Return an upload to be used as an async context manager."""
+        ...
+
+    async def get(self, user_id: str, file_id: str) -> FileRecord:
+        """Return the record. Raises `RecordNotFoundError`."""
+        ...
+
+    async def list(self, user_id: str, *, page_size: int, page_token: str = "") -> Page[FileRecord]:
+        """List files, newest first. Raises `InvalidPageTokenError`."""
+        ...
+
+    async def delete(self, user_id: str, file_id: str) -> None:
+        """Remove the file, and its content when no other file of the user has it. Raises `RecordNotFoundError`."""
+        ...
+
+    def read(self, user_id: str, file_id: str) -> AsyncIterator[bytes]:
+        """Yield the content in order, in pieces of at most 256 KiB.
+
+        Raises `RecordNotFoundError` at the first piece, or at a later one when the file is deleted meanwhile.
+        """
+        ...
+
+    async def local_path(self, user_id: str, file_id: str) -> Path:
+        """Return a path on this machine that holds exactly the content, for reading only, soon.
+
+        With PostgreSQL it is in a cache, where it stays at least an hour after its last use. Raises
+        `RecordNotFoundError`.
+        """
+        ...
+
+
+class Storage(Protocol):
+    """All of storage. Close it once, after everything that uses it."""
+
+    @property
+    def events(self) -> EventLog:
+        """The event log."""
+        ...
+
+    @property
+    def runs(self) -> Runs:
+        """The runs table."""
+        ...
+
+    @property
+    def threads(self) -> Threads:
+        """Threads and messages."""
+        ...
+
+    @property
+    def files(self) -> Files:
+        """Files."""
+        ...
+
+    async def ping(self) -> None:
+        """Return when the database answers. Raises `StorageUnavailableError`."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections and locks."""
+        ...

@@ -1,0 +1,230 @@
+"""The values that storage takes and gives. All times are timezone-aware UTC; all ids are UUIDv7 strings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class RunStatus(StrEnum):
+    """The states of a run. The first three are open, the others final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING_APPROVAL = "waiting_approval"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_open(self) -> bool:
+        """True while the run can still emit events."""
+        return self in {RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING_APPROVAL}
+
+
+class MessageRole(StrEnum):
+    """Who wrote a message."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class ThreadConflict(StrEnum):
+    """What acceptance does when the thread has an open run."""
+
+    ENQUEUE = "enqueue"
+    REJECT = "reject"
+    INTERRUPT = "interrupt"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadRecord:
+    """A conversation of one user."""
+
+    thread_id: str
+    user_id: str
+    title: str
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRecord:
+    """A message of a thread. `superseded_by_run_id` is set when a ROLLBACK replaced the message's run."""
+
+    message_id: str
+    thread_id: str
+    run_id: str
+    user_id: str
+    role: MessageRole
+    content: str
+    create_time: datetime
+    superseded_by_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as the runs table holds it.
+
+    `position` counts the thread's runs from 1 in the order of acceptance. `request` is opaque to storage.
+    `epoch` grows with every claim and fences its holder's writes. `attempt` starts at 1 and grows when another
+    worker takes over. `claims` counts claims since the last checkpoint or graceful release.
+    """
+
+    run_id: str
+    thread_id: str
+    user_id: str
+    scopes: tuple[str, ...]
+    position: int
+    status: RunStatus
+    agent: str
+    client_message_id: str
+    fingerprint: str
+    request: bytes
+    user_message_id: str
+    epoch: int
+    attempt: int
+    last_seq: int
+    claims: int
+    cancel_reason: str | None
+    superseded_by_run_id: str | None
+    worker_id: str | None
+    lease_expire_time: datetime | None
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    error_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """One committed event: `data` is the encoded contract event, the same bytes for every reader for ever."""
+
+    run_id: str
+    seq: int
+    data: bytes
+    terminal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What acceptance saves in one transaction: thread (when new), user message, run (queued), first events.
+
+    `started` is event 1. `queued` is event 2 and is saved when `must_wait` is set or the thread has an open run.
+    An empty `client_message_id` is no idempotency key.
+    """
+
+    run_id: str
+    thread_id: str
+    new_thread_title: str | None
+    user_id: str
+    scopes: tuple[str, ...]
+    agent: str
+    client_message_id: str
+    fingerprint: str
+    request: bytes
+    user_message_id: str
+    content: str
+    create_time: datetime
+    started: bytes
+    queued: bytes
+    must_wait: bool
+    conflict: ThreadConflict
+    max_open_runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The outcome of acceptance. `events` are the saved first events (empty when the run already existed).
+
+    `interrupted` are the thread's other open runs whose cancellation was requested in the same transaction.
+    """
+
+    run: RunRecord
+    already_existed: bool
+    thread_created: bool = False
+    events: Sequence[StoredEvent] = ()
+    interrupted: Sequence[RunRecord] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Opaque state of a run's worker, valid as of event `seq`. Only the newest of a run is kept."""
+
+    seq: int
+    version: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a run: saved in the same transaction as its terminal event."""
+
+    status: RunStatus
+    end_time: datetime
+    message: MessageRecord | None = None
+    error_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Events of one run, written by the holder of `epoch`; the first has seq `after_seq + 1`, without gaps."""
+
+    run_id: str
+    epoch: int
+    after_seq: int
+    events: Sequence[StoredEvent]
+    checkpoint: Checkpoint | None = None
+    ending: Ending | None = None
+
+
+class AppendOutcome(StrEnum):
+    """What became of one `Append`."""
+
+    APPENDED = "appended"
+    FENCED = "fenced"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run's log stands."""
+
+    epoch: int
+    last_seq: int
+    status: RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The answer to a worker's heartbeat for one run. `held` is false when somebody else has claimed it."""
+
+    run_id: str
+    held: bool
+    cancel_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file of one user. `run_id` names the run that made it; None for an upload. `sha256` is hexadecimal."""
+
+    file_id: str
+    user_id: str
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    create_time: datetime
+    run_id: str | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a listing. An empty `next_page_token` says that there is no more."""
+
+    items: Sequence[T]
+    next_page_token: str = ""
