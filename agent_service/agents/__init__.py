@@ -1,0 +1,1 @@
+"""The sub-agents: one declaration per file."""

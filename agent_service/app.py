@@ -1,0 +1,259 @@
+"""The composition root: the only place where concrete classes meet."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from agent_service.admin import AdminServer
+from agent_service.agents.data import DATA
+from agent_service.agents.supervisor import SUPERVISOR
+from agent_service.agents.triage import TRIAGE
+from agent_service.api.auth import KeySource, SecretKey, TokenIssuer, TokenVerifier
+from agent_service.api.jwks import JwksKeys
+from agent_service.api.options import ApiOptions, TlsFiles
+from agent_service.api.server import AddressInUseError, ApiServer, Engine
+from agent_service.api.wire import ProtoCodec
+from agent_service.engine.attempt import Attempts, RunSupervisor
+from agent_service.engine.broadcast import Broadcast
+from agent_service.engine.clock import SystemClock, SystemIds
+from agent_service.engine.files import Files
+from agent_service.engine.journal import Journal
+from agent_service.engine.limits import ToolLimits
+from agent_service.engine.registry import Registry
+from agent_service.engine.runs import Runs
+from agent_service.engine.supervisor import Supervisor
+from agent_service.engine.threads import Threads
+from agent_service.engine.worker import Worker
+from agent_service.llm.loop import ModelLoop
+from agent_service.llm.models import Models, ModelSetupError
+from agent_service.logs import configure_logs
+from agent_service.settings import Settings, SettingsError, development_secret
+from agent_service.tools.data import data_tools
+from agent_service.tools.sandbox import Sandbox
+from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
+from storage.interfaces import Storage
+from storage.opening import migrate_storage, open_storage
+
+DRAIN_GRACE_MS: Final = 10_000
+"""How long runs may go on after SIGTERM before they are handed over."""
+
+CLOSE_GRACE_S: Final = 5
+"""How long calls may take to end after that."""
+
+_START_ERRORS: Final = (
+    AddressInUseError,
+    DataDirLockedError,
+    ModelSetupError,
+    SchemaMismatchError,
+    StorageUnavailableError,
+)
+
+
+class StartError(Exception):
+    """The machine refuses what the service needs. The text is for the person who starts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A service that listens. `port` is the one that was bound."""
+
+    server: ApiServer
+    runs: Runs
+    worker: Worker
+    port: int
+
+    async def drain(self, grace_ms: int = DRAIN_GRACE_MS) -> None:
+        """Take nothing more; end or hand over what is at work; tell every client to come back."""
+        self.runs.drain()
+        await self.server.drain()
+        await self.worker.drain(grace_ms=grace_ms)
+
+
+@asynccontextmanager
+async def open_app(settings: Settings, *, supervisor: RunSupervisor | None = None) -> AsyncIterator[App]:
+    """Open everything, listen, and close everything in the opposite order. A scripted `supervisor` replaces ours."""
+    clock, ids, codec, metrics = SystemClock(), SystemIds(), ProtoCodec(), CollectorRegistry()
+    models = Models([settings.model])
+    storage = await open_storage(settings.database_url, settings.data_dir)
+    sandbox = Sandbox()
+    try:
+        broadcast = Broadcast(storage.events, storage.runs)
+        journal = Journal(storage.events, broadcast.publish)
+        registry = Registry([SUPERVISOR, TRIAGE, DATA], data_tools(storage.files, sandbox, clock))
+        attempts = Attempts(
+            storage=storage,
+            journal=journal,
+            supervisor=supervisor
+            or Supervisor(
+                registry=registry,
+                loop=ModelLoop(models),
+                clock=clock,
+                step_timeout_ms=round(settings.agent_execution_timeout_s * 1000),
+            ),
+            tools=registry.tools,
+            limits=ToolLimits(),
+            codec=codec,
+            clock=clock,
+            ids=ids,
+            run_timeout_ms=round(settings.run_timeout_s * 1000),
+            max_history=settings.max_history_size,
+        )
+        worker = Worker(storage.runs, attempts, worker_id=ids.new(), slots=settings.max_concurrent_agents)
+        runs = Runs(
+            storage=storage,
+            broadcast=broadcast,
+            workforce=worker,
+            registry=registry,
+            codec=codec,
+            clock=clock,
+            ids=ids,
+        )
+        engine = Engine(
+            runs=runs,
+            threads=Threads(storage.threads, runs, broadcast, clock, ids),
+            files=Files(storage.files, clock, ids, max_upload_bytes=settings.max_upload_bytes),
+            broadcast=broadcast,
+            registry=registry,
+            clock=clock,
+            ids=ids,
+        )
+        server = ApiServer(
+            api_options(settings),
+            engine,
+            verifier=TokenVerifier(
+                _keys(settings), issuer=settings.jwt_issuer, audience=settings.jwt_audience, clock=clock
+            ),
+            issuer=_issuer(settings) if settings.environment.is_local and not settings.jwks_url else None,
+            metrics=metrics,
+        )
+        if settings.is_embedded:
+            # The data directory is locked: whoever held these runs is gone.
+            await storage.runs.release_all()
+        async with _working(journal, broadcast, worker, sandbox), _admin(settings, metrics, storage, runs):
+            port = await server.start()
+            try:
+                yield App(server, runs, worker, port)
+            finally:
+                await server.stop(CLOSE_GRACE_S)
+    finally:
+        await sandbox.close()
+        await storage.close()
+
+
+@asynccontextmanager
+async def _working(journal: Journal, broadcast: Broadcast, worker: Worker, sandbox: Sandbox) -> AsyncIterator[None]:
+    journal.start()
+    broadcast.start()
+    worker.start()
+    warming = asyncio.create_task(sandbox.warm(), name="sandbox-warm")
+    try:
+        yield
+    finally:
+        await asyncio.gather(warming, return_exceptions=True)
+        await worker.drain(grace_ms=0)
+        await journal.close()
+        await broadcast.close()
+
+
+@asynccontextmanager
+async def _admin(settings: Settings, metrics: CollectorRegistry, storage: Storage, runs: Runs) -> AsyncIterator[None]:
+    if not settings.service_admin_address:
+        yield
+        return
+    admin = AdminServer(settings.service_admin_address, metrics, storage.ping, lambda: runs.is_draining)
+    await admin.start()
+    try:
+        yield
+    finally:
+        await admin.close()
+
+
+def run(settings: Settings) -> None:
+    """Run the service in this process until it is told to stop. Raises `StartError`."""
+    configure_logs()
+    uvloop.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    """Run the service until SIGTERM or SIGINT, then stop in an orderly way within 30 s."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    host, _, _ = settings.grpc_address.rpartition(":")
+    async with AsyncExitStack() as stack:
+        try:
+            app = await stack.enter_async_context(open_app(settings))
+        except _START_ERRORS as error:
+            raise StartError(str(error)) from error
+        sys.stdout.write(f"agent service listening on {host}:{app.port}\n")
+        sys.stdout.flush()
+        await stopping.wait()
+        structlog.get_logger("apex").info("draining")
+        await app.drain()
+
+
+async def migrate(settings: Settings) -> None:
+    """Bring the database's schema up to date."""
+    await migrate_storage(settings.database_url, settings.data_dir)
+
+
+def issue_token(settings: Settings, user_id: str, scope: str, expires_in_s: int) -> str:
+    """Return a token signed with this deployment's secret. Raises `SettingsError` where tokens come from elsewhere."""
+    if settings.jwks_url:
+        raise SettingsError(("APEX_JWKS_URL is set: the tokens of this deployment are made elsewhere",))
+    token, _ = _issuer(settings).issue(user_id, scope, expires_in_s * 1000)
+    return token
+
+
+def api_options(settings: Settings) -> ApiOptions:
+    """Return what the gRPC face is told."""
+    return ApiOptions(
+        address=settings.grpc_address,
+        tls=_tls(settings),
+        reflection=settings.environment.is_local,
+        dev_tokens=settings.environment.is_local,
+        max_messages_per_minute=settings.messages_per_minute,
+        max_connections_per_user=settings.max_connections_per_user,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+
+
+def _tls(settings: Settings) -> TlsFiles | None:
+    if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
+        return None
+    client_ca = settings.grpc_tls_client_ca
+    return TlsFiles(
+        certificate=settings.grpc_tls_cert.read_bytes(),
+        key=settings.grpc_tls_key.read_bytes(),
+        client_ca=client_ca.read_bytes() if client_ca else None,
+    )
+
+
+def _keys(settings: Settings) -> KeySource:
+    if settings.jwks_url:
+        return JwksKeys(settings.jwks_url, algorithms=settings.algorithms, clock=SystemClock())
+    return SecretKey(_secret(settings), settings.algorithms[0])
+
+
+def _issuer(settings: Settings) -> TokenIssuer:
+    return TokenIssuer(
+        _secret(settings),
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        clock=SystemClock(),
+        ids=SystemIds(),
+    )
+
+
+def _secret(settings: Settings) -> str:
+    if settings.jwt_secret is not None:
+        return settings.jwt_secret.get_secret_value()
+    return development_secret(settings.data_dir)

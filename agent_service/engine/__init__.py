@@ -1,0 +1,1 @@
+"""The engine: runs, the journal, broadcast, orchestration. Knows no transport, no SQL and no model library."""

@@ -1,0 +1,1 @@
+"""Word lists and evidence of the offline model: data, no code."""

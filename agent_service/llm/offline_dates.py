@@ -1,0 +1,200 @@
+"""Times in a message: dates, months, quarters, "last 7 days", "since …", "between … and …"."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH: Final = (
+    r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
+    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+)
+_NUMBERS: Final = {
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "ten": 10,
+    "a": 1,
+    "couple of": 2,
+    "few": 3,
+}
+_COUNT: Final = r"(?P<count>\d{1,4}|one|two|three|four|five|six|seven|ten|couple of|few)"
+
+_ISO: Final = re.compile(r"\b(\d{4}-\d{2}-\d{2})(?:[t ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?))?(?: ?(?:utc|z)\b)?")
+_YEAR_MONTH: Final = re.compile(r"\b(?P<year>(?:19|20)\d{2})-(?P<number>0[1-9]|1[0-2])\b(?!-)")
+_DAY_MONTH: Final = re.compile(
+    rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}\b\.?,?(?: (?P<year>(?:19|20)\d\d))?"
+)
+_MONTH_DAY: Final = re.compile(
+    rf"\b{_MONTH}\b\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?!\d)(?:,? (?P<year>(?:19|20)\d\d))?"
+)
+_MONTH_YEAR: Final = re.compile(rf"\b{_MONTH}\b\.?,? (?P<year>(?:19|20)\d\d)\b")
+_IN_MONTH: Final = re.compile(rf"\b(?:in|during|of|since|from|until|till|to|before|for|last) {_MONTH}\b(?! i\b)")
+_YEAR: Final = re.compile(
+    r"\b(?:in|during|of|since|from|until|till|to|before|for|after|and) (?P<year>(?:19|20)\d\d)\b(?![-.:])"
+)
+_QUARTER: Final = re.compile(r"\bq(?P<quarter>[1-4])(?:[ /-]*(?P<year>(?:19|20)\d\d))?\b")
+_LAST_N: Final = re.compile(rf"\b(?:last|past|previous|recent) {_COUNT} (?P<unit>hour|day|week|month)s?\b")
+_NAMED: Final = re.compile(
+    r"\b(?:(?P<day>today|yesterday)|(?P<which>this|last|past|previous) (?P<unit>week|month|quarter|year))\b"
+)
+_SINCE: Final = re.compile(r"\b(?:since|from|starting(?: on| from| at)?|beginning|as of)\s+(?:the\s+)?$")
+_AFTER: Final = re.compile(r"\bafter\s+(?:the\s+)?$")
+_UNTIL: Final = re.compile(r"\b(?:until|till|up to|through)\s+(?:the\s+)?$")
+_BEFORE: Final = re.compile(r"\bbefore\s+(?:the\s+)?$")
+_JOINS: Final = re.compile(r"\s*(?:to|and|until|till|through|-|up to)\s*(?:the\s+)?")
+_OPENS: Final = re.compile(r"\b(?:from|between)\s+(?:the\s+)?$")
+
+MONTHS_PER_YEAR: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A time range: `start` inclusive, `end` exclusive, UTC; None is open."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+ALWAYS: Final = Period()
+"""No bound at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mention:
+    begin: int
+    stop: int
+    start: datetime
+    end: datetime
+
+
+def find_period(normalised: str, now: datetime) -> Period:
+    """Return the time range that a normalised message asks about. Years that are not said are the latest possible."""
+    mentions = sorted(_without_overlaps(_mentions(normalised, now)), key=lambda mention: mention.begin)
+    if not mentions:
+        return ALWAYS
+    first, before = mentions[0], normalised[: mentions[0].begin]
+    if len(mentions) > 1:
+        second = mentions[1]
+        between = normalised[first.stop : second.begin]
+        if _JOINS.fullmatch(between) or (_OPENS.search(before) and _JOINS.search(between)):
+            return Period(first.start, second.end)
+    return _open_period(before, first) or Period(first.start, max(first.end, first.start + timedelta(minutes=1)))
+
+
+def _open_period(before: str, mention: _Mention) -> Period | None:
+    """Return the period that the words before a mention leave open at one side, if they do."""
+    for words, period in (
+        (_SINCE, Period(start=mention.start)),
+        (_AFTER, Period(start=mention.end)),
+        (_UNTIL, Period(end=mention.end)),
+        (_BEFORE, Period(end=mention.start)),
+    ):
+        if words.search(before):
+            return period
+    return None
+
+
+def _without_overlaps(mentions: Iterator[_Mention]) -> list[_Mention]:
+    """Keep the first of overlapping mentions: the more exact forms come first."""
+    kept: list[_Mention] = []
+    for mention in mentions:
+        if all(mention.stop <= other.begin or mention.begin >= other.stop for other in kept):
+            kept.append(mention)
+    return kept
+
+
+def _mentions(text: str, now: datetime) -> Iterator[_Mention]:
+    for match in _ISO.finditer(text):
+        yield from _iso(match)
+    for pattern in (_DAY_MONTH, _MONTH_DAY):
+        for match in pattern.finditer(text):
+            yield from _day(match, now)
+    for match in (*_MONTH_YEAR.finditer(text), *_IN_MONTH.finditer(text)):
+        yield _month(match, now)
+    for match in _YEAR_MONTH.finditer(text):
+        start = datetime(int(match["year"]), int(match["number"]), 1, tzinfo=UTC)
+        yield _Mention(match.start(), match.end(), start, _add_months(start, 1))
+    for match in _YEAR.finditer(text):
+        start = datetime(int(match["year"]), 1, 1, tzinfo=UTC)
+        yield _Mention(match.start("year"), match.end(), start, _add_months(start, MONTHS_PER_YEAR))
+    for match in _QUARTER.finditer(text):
+        yield _quarter(match, now)
+    for match in _LAST_N.finditer(text):
+        yield _last_n(match, now)
+    for match in _NAMED.finditer(text):
+        yield _named(match, now)
+
+
+def _iso(match: re.Match[str]) -> Iterator[_Mention]:
+    try:
+        start = datetime.fromisoformat(f"{match[1]}T{match[2] or '00:00'}+00:00")
+    except ValueError:
+        return
+    yield _Mention(match.start(), match.end(), start, start if match[2] else start + timedelta(days=1))
+
+
+def _day(match: re.Match[str], now: datetime) -> Iterator[_Mention]:
+    month = _MONTHS.index(match["month"][:3]) + 1
+    try:
+        start = datetime(int(match["year"] or now.year), month, int(match["day"]), tzinfo=UTC)
+    except ValueError:
+        return
+    if not match["year"] and start > now:
+        start = start.replace(year=now.year - 1)
+    yield _Mention(match.start(), match.end(), start, start + timedelta(days=1))
+
+
+def _month(match: re.Match[str], now: datetime) -> _Mention:
+    month = _MONTHS.index(match["month"][:3]) + 1
+    said = match.groupdict().get("year")
+    year = int(said) if said else now.year if month <= now.month else now.year - 1
+    start = datetime(year, month, 1, tzinfo=UTC)
+    return _Mention(match.start("month"), match.end(), start, _add_months(start, 1))
+
+
+def _quarter(match: re.Match[str], now: datetime) -> _Mention:
+    month = int(match["quarter"]) * 3 - 2
+    said = match["year"]
+    year = int(said) if said else now.year if month <= now.month else now.year - 1
+    start = datetime(year, month, 1, tzinfo=UTC)
+    return _Mention(match.start(), match.end(), start, _add_months(start, 3))
+
+
+def _last_n(match: re.Match[str], now: datetime) -> _Mention:
+    said = match["count"]
+    count = int(said) if said.isdigit() else _NUMBERS[said]
+    unit = match["unit"]
+    if unit == "month":
+        start = _add_months(now, -count)
+    else:
+        start = now - count * {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}[unit]
+    return _Mention(match.start(), match.end(), start, now)
+
+
+def _named(match: re.Match[str], now: datetime) -> _Mention:
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if match["day"]:
+        start = midnight if match["day"] == "today" else midnight - timedelta(days=1)
+        return _Mention(match.start(), match.end(), start, start + timedelta(days=1))
+    back = 0 if match["which"] == "this" else 1
+    if match["unit"] == "week":
+        start = midnight - timedelta(days=midnight.weekday() + 7 * back)
+        return _Mention(match.start(), match.end(), start, start + timedelta(weeks=1))
+    months = {"month": 1, "quarter": 3, "year": MONTHS_PER_YEAR}[match["unit"]]
+    first = midnight.replace(month=(midnight.month - 1) // months * months + 1, day=1)
+    start = _add_months(first, -months * back)
+    return _Mention(match.start(), match.end(), start, _add_months(start, months))
+
+
+def _add_months(moment: datetime, months: int) -> datetime:
+    year, month = divmod(moment.year * MONTHS_PER_YEAR + moment.month - 1 + months, MONTHS_PER_YEAR)
+    first = moment.replace(year=year, month=month + 1, day=1)
+    days_in_month = ((first + timedelta(days=31)).replace(day=1) - first).days
+    return first.replace(day=min(moment.day, days_in_month))

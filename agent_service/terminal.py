@@ -1,0 +1,202 @@
+"""The terminal client: runs over gRPC, live steps, the answer as Markdown; goes on after a cut line."""
+
+import asyncio
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import grpc
+from google.protobuf import json_format
+from rich.console import Console
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.text import Text
+
+from generated.apex.agent.v1 import agent_pb2, agent_pb2_grpc
+
+RETRY_DELAYS_S: Final = (0.2, 0.5, 1, 2, 4, 4, 4, 4, 4)
+"""Pauses before a cut stream is taken up again."""
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 65_536),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+
+class EventCall(Protocol):
+    """A stream of events that can be cancelled."""
+
+    def __aiter__(self) -> AsyncIterator[agent_pb2.AgentEvent]:
+        """Iterate over the events."""
+        ...
+
+    def cancel(self) -> bool:
+        """End the call."""
+        ...
+
+
+@dataclass(slots=True)
+class Client:
+    """Talks to the service with a user's token."""
+
+    channel: grpc.aio.Channel
+    token: str
+
+    async def run(self, request: agent_pb2.RunAgentRequest) -> AsyncIterator[agent_pb2.AgentEvent]:
+        """Yield the events of a new run, each once, over as many connections as it takes."""
+        request.client_message_id = request.client_message_id or str(uuid.uuid4())
+        stub = agent_pb2_grpc.AgentServiceStub(self.channel)
+        run_id, last_seq, failures = "", 0, 0
+        while True:
+            call: EventCall = (
+                self._watch(run_id, last_seq) if run_id else stub.RunAgent(request, metadata=self._metadata())
+            )
+            try:
+                async for event in call:
+                    run_id, last_seq, failures = event.run_id, event.seq, 0
+                    yield event
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or failures >= len(RETRY_DELAYS_S):
+                    raise
+                await asyncio.sleep(RETRY_DELAYS_S[failures])
+                failures += 1
+            else:
+                return
+            finally:
+                call.cancel()
+
+    async def replay(self, run_id: str, after_seq: int) -> AsyncIterator[agent_pb2.AgentEvent]:
+        """Yield a run's events after the cursor, then live, to the end."""
+        call = self._watch(run_id, after_seq)
+        try:
+            async for event in call:
+                yield event
+        finally:
+            call.cancel()
+
+    async def cancel(self, run_id: str) -> None:
+        """Ask a run to stop."""
+        stub = agent_pb2_grpc.AgentServiceStub(self.channel)
+        request = agent_pb2.CancelRunRequest(run_id=run_id, reason="Stopped in the terminal.")
+        await stub.CancelRun(request, metadata=self._metadata())
+
+    def _watch(self, run_id: str, after_seq: int) -> "EventCall":
+        stub = agent_pb2_grpc.AgentServiceStub(self.channel)
+        watch = agent_pb2.WatchRunRequest(run_id=run_id, after_seq=after_seq)
+        return stub.WatchRun(watch, metadata=self._metadata())
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.token}"),)
+
+
+class Screen:
+    """Shows events: as lines of JSON, or as steps and Markdown."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._steps = Console(stderr=True, highlight=False)
+        self._answer = Console()
+        self._text = ""
+        self._live: Live | None = None
+        self.succeeded = False
+
+    def show(self, event: agent_pb2.AgentEvent) -> None:
+        """Show one event."""
+        self.succeeded = (
+            event.WhichOneof("event") == "agent_completed"
+            and event.agent_completed.status == agent_pb2.COMPLETION_STATUS_SUCCESS
+        )
+        if self._as_json:
+            text = json_format.MessageToJson(event, preserving_proto_field_name=True, indent=None)
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+            return
+        self._show_step(event)
+
+    def _show_step(self, event: agent_pb2.AgentEvent) -> None:
+        match event.WhichOneof("event"):
+            case "partial_result":
+                self._stream(self._text + event.partial_result.text)
+            case "final_response":
+                self._finish(event.final_response.content)
+            case "agent_progress" if event.agent_progress.discard_partial:
+                self._stream("")
+            case "tool_completed":
+                self._show_tool_end(event.tool_completed)
+            case "agent_completed":
+                self._show_end(event)
+            case "agent_error":
+                self._show_error(event.agent_error)
+            case _:
+                self._show_line(event)
+
+    def _show_line(self, event: agent_pb2.AgentEvent) -> None:
+        match event.WhichOneof("event"):
+            case "agent_started":
+                self._line("●", event.agent_started.message, "bold")
+            case "agent_thinking":
+                self._line("·", event.agent_thinking.thought, "italic dim")
+            case "agent_handoff":
+                self._line("→", f"{event.agent_handoff.to_agent}: {event.agent_handoff.reason}", "cyan")
+            case "agent_progress" if event.agent_progress.message:
+                self._line(" ", event.agent_progress.message, "dim")
+            case "tool_executing":
+                self._line("▸", f"{event.tool_executing.tool_name}: {event.tool_executing.description}", "")
+            case "artifact_created":
+                self._line("◆", f"{event.artifact_created.name} ({event.artifact_created.artifact_id})", "green")
+            case _:
+                pass
+
+    def _stream(self, text: str) -> None:
+        """Show the answer so far, where the terminal can redraw it."""
+        self._text = text
+        if not self._answer.is_terminal:
+            return
+        if self._live is None:
+            self._live = Live(console=self._answer, refresh_per_second=12, vertical_overflow="visible")
+            self._live.start()
+        self._live.update(Markdown(text))
+
+    def _finish(self, content: str) -> None:
+        """Leave the whole answer on the screen."""
+        if self._live is None:
+            self._answer.print(Markdown(content))
+            return
+        self._live.update(Markdown(content))
+        self.close()
+
+    def close(self) -> None:
+        """Stop redrawing."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _show_end(self, event: agent_pb2.AgentEvent) -> None:
+        usage, ms = event.agent_completed.usage, event.agent_completed.execution_time_ms
+        line = f"{event.agent_completed.message} {ms / 1000:.1f} s, {usage.tool_calls} tool calls"
+        self._line("■", f"{line}, ${usage.cost_usd:.4f}. Run {event.run_id}", "dim")
+
+    def _show_error(self, error: agent_pb2.AgentError) -> None:
+        self._line("✗", error.message, "bold red")
+        for suggestion in error.recovery_suggestions:
+            self._line(" ", suggestion, "red")
+
+    def _show_tool_end(self, completed: agent_pb2.ToolCompleted) -> None:
+        if completed.status == agent_pb2.TOOL_STATUS_SUCCESS:
+            self._line("✓", f"{completed.result_summary} ({completed.execution_time_ms} ms)", "green")
+        else:
+            self._line("✗", completed.error, "yellow")
+
+    def _line(self, mark: str, text: str, style: str) -> None:
+        self._steps.print(Text(f"{mark} {text}", style=style))
+
+
+async def dev_token(channel: grpc.aio.Channel, user_id: str) -> str:
+    """Return a development token. The service refuses outside development and test."""
+    stub = agent_pb2_grpc.SessionServiceStub(channel)
+    response = await stub.CreateDevToken(agent_pb2.CreateDevTokenRequest(user_id=user_id))
+    return response.token
