@@ -1,0 +1,71 @@
+"""What holds for every HTTP request and every upgrade: known Host, permitted Origin, secure headers."""
+
+from collections.abc import Callable
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ws_bridge.close_codes import Reason
+from ws_bridge.frames import Failure
+from ws_bridge.http_errors import error_response
+from ws_bridge.origins import Origins
+
+CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final = (
+    ("content-security-policy", CSP),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
+)
+PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""Asked by machines that know only an address."""
+NOT_STORED: Final = ("/api/", "/auth/", "/healthz", "/readyz")
+
+
+class HttpGuard:
+    """ASGI middleware. WebSockets get the Host check here; their Origin is checked where their sign-in is known."""
+
+    def __init__(self, app: ASGIApp, origins: Origins, new_id: Callable[[], str]) -> None:
+        self._app = app
+        self._origins = origins
+        self._new_id = new_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse what is not for us; else pass it on and add headers to the answer."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS:
+                    headers.setdefault(name, value)
+                headers.setdefault("cache-control", "no-store" if path.startswith(NOT_STORED) else "no-cache")
+            await send(message)
+
+        failure = self._refusal(scope, Headers(scope=scope))
+        if failure is None:
+            await self._app(scope, receive, send_with_headers)
+        else:
+            await error_response(failure, self._new_id())(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Failure | None:
+        if scope["path"] in PROBES:
+            return None
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._origins.answers_to(hosts[0]):
+            text = "This server does not answer under this name. Its names are set by APEX_PUBLIC_URL."
+            return Failure(Reason.INVALID_ARGUMENT, text)
+        origin = headers.get("origin")
+        if scope["type"] == "http" and origin is not None and not self._origins.permits(origin):
+            return Failure(Reason.PERMISSION_DENIED, "This page's origin may not send requests here.")
+        return None

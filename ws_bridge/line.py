@@ -1,0 +1,127 @@
+"""The transport under one WebSocket: uvicorn's protocol, with what ASGI does not offer.
+
+Protocol pings whose pongs are seen, a close that does not wait behind a full buffer, an abort for a peer that is
+stuck, `TCP_USER_TIMEOUT`. uvicorn's own pings must be off (`ws_ping_interval=None`): they close with 1011, and never
+free a peer that does not read.
+"""
+
+import socket
+from asyncio import BaseTransport
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame
+
+from ws_bridge.close_codes import CloseCode
+
+LINE_KEY: Final = "line"
+"""Where the ASGI scope's `state` holds the `Line` of a WebSocket."""
+USER_TIMEOUT_MS: Final = 60_000
+"""How long sent data may stay unacknowledged before the kernel breaks the connection, in milliseconds."""
+CLOSE_GRACE_S: Final = 5.0
+"""How long a peer may take to answer a close, in seconds; then the connection is aborted."""
+MAX_CLOSE_REASON_BYTES: Final = 123
+_PING_BYTES: Final = 8
+
+
+class LineLostError(Exception):
+    """The peer is gone."""
+
+
+class Line:
+    """One WebSocket connection. After `close` or `abort` nothing is sent any more."""
+
+    def __init__(self, protocol: "LineProtocol") -> None:
+        self._protocol = protocol
+        self.on_pong: Callable[[int], None] = _ignore
+
+    @property
+    def address(self) -> str:
+        """The peer's address, without the port."""
+        return self._protocol.client[0] if self._protocol.client else ""
+
+    async def send(self, data: bytes) -> None:
+        """Send a text frame. Waits while the peer does not read.
+
+        Raises:
+            LineLostError: the peer is gone, or we have closed.
+        """
+        protocol = self._protocol
+        await protocol.writable.wait()
+        if self._ended():
+            raise LineLostError
+        try:
+            protocol.conn.send_text(data)
+        except InvalidState as error:
+            raise LineLostError from error
+        self._flush()
+
+    def ping(self, number: int) -> None:
+        """Send a ping of the WebSocket protocol; `on_pong` gets the number of those that are answered."""
+        if self._ended():
+            return
+        with suppress(InvalidState):
+            self._protocol.conn.send_ping(number.to_bytes(_PING_BYTES))
+            self._flush()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Send a close frame behind what is already in the buffer; abort if the peer does not answer it in time."""
+        protocol = self._protocol
+        if self._ended():
+            return
+        with suppress(InvalidState):
+            protocol.conn.send_close(code, reason.encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore"))
+            self._flush()
+        protocol.close_sent = True
+        protocol.close_timer = protocol.loop.call_later(CLOSE_GRACE_S, protocol.transport.abort)
+        protocol.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        if protocol.read_paused:
+            protocol.read_paused = False
+            protocol.transport.resume_reading()  # or the peer's close would never be seen
+
+    def abort(self) -> None:
+        """Break the connection now."""
+        self._protocol.transport.abort()
+
+    def _ended(self) -> bool:
+        protocol = self._protocol
+        return protocol.disconnected or protocol.close_sent or protocol.transport.is_closing()
+
+    def _flush(self) -> None:
+        self._protocol.transport.write(b"".join(self._protocol.conn.data_to_send()))
+
+
+class LineProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, which puts its `Line` into the scope's state."""
+
+    line: Line
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self.line = Line(self)
+        peer = transport.get_extra_info("socket")
+        with suppress(OSError, AttributeError):  # not every platform and every transport has it
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+    async def run_asgi(self) -> None:
+        self.scope["state"][LINE_KEY] = self.line
+        self.scope["query_string"] = b""  # nothing in it is ours, and logs must not repeat what a client put there
+        await super().run_asgi()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # refused in order: uvicorn would log an error about it
+
+    def handle_pong(self, event: Frame) -> None:
+        data = bytes(event.data)
+        if len(data) == _PING_BYTES:
+            self.line.on_pong(int.from_bytes(data))
+
+
+def _ignore(number: int) -> None:
+    """Drop a pong that comes before somebody listens."""

@@ -1,0 +1,129 @@
+// The open conversation: its turns, the empty state, and a place at the bottom that is kept while text grows.
+
+import { openTurns } from "../reducer.js";
+import { el, icon, iconButton, keyedList, mark } from "./dom.js";
+import { tickElapsed } from "./steps.js";
+import { turnView } from "./turn.js";
+
+const NEAR_BOTTOM_PX = 80;
+
+const EXAMPLES = [
+  ["Analyze my AI costs", "Where the money goes, and what stands out"],
+  ["Break down my cost by model", "Spend, tokens and requests, side by side"],
+  ["When are my usage peaks?", "Busy hours and days, and how far they rise"],
+  ["Compare latency p95 by model", "Which model is slow, and for whom"],
+];
+
+/** `root` is the scrolling element. `actions` as in turn.js, and reload(), ask(text), attach(). */
+export function transcriptView(root, actions) {
+  const list = el("div", { class: "turns", data: { testid: "transcript" } });
+  const empty = emptyNode(actions);
+  const notice = el("div", { class: "thread-notice", data: { testid: "thread-notice" } });
+  const down = iconButton("arrowDown", "To the latest", () => stick(), { class: "to-latest", hidden: true });
+  const column = el("div", { class: "column" }, empty, notice, list);
+  root.append(column, el("div", { class: "to-latest-place" }, down));
+
+  let isAtBottom = true;
+  let openKey = null;
+  let openStatus = "";
+  let lastKey = "";
+  const updateTurns = keyedList(
+    list,
+    (item) => item.turn.key,
+    () => turnView(actions),
+  );
+
+  const distance = () => root.scrollHeight - root.scrollTop - root.clientHeight;
+  const stick = () => {
+    root.scrollTop = root.scrollHeight;
+  };
+  root.addEventListener("scroll", () => {
+    isAtBottom = distance() < NEAR_BOTTOM_PX;
+    down.hidden = isAtBottom;
+  });
+  // Pictures, opened details and a growing composer change the height too, not only new text.
+  new ResizeObserver(() => {
+    if (isAtBottom) stick();
+    down.hidden = distance() < NEAR_BOTTOM_PX;
+  }).observe(column);
+
+  return {
+    update(state) {
+      const turns = openTurns(state);
+      if (state.open.key !== openKey) {
+        openKey = state.open.key;
+        isAtBottom = true;
+      }
+      updateTurns(turns.map((turn) => ({ turn, run: state.runs[turn.runId] ?? null, files: state.files })));
+      const last = turns.at(-1);
+      if (last?.clientMessageId && last.key !== lastKey) isAtBottom = true; // the user just wrote this: show it
+      lastKey = last?.key ?? "";
+      empty.hidden = turns.length > 0 || state.open.status !== "ready";
+      if (openStatus !== `${state.open.status}${state.open.error}${turns.length > 0}`) {
+        openStatus = `${state.open.status}${state.open.error}${turns.length > 0}`;
+        notice.replaceChildren(...noticeNodes(state.open, turns.length > 0, actions));
+      }
+      if (isAtBottom) stick();
+    },
+    tick: (serviceNowMs) => tickElapsed(list, serviceNowMs),
+  };
+}
+
+function noticeNodes(open, hasTurns, actions) {
+  if (open.status === "loading" && !hasTurns) {
+    return [
+      el("div", { class: "skeleton", "aria-label": "Loading the conversation" }, el("span"), el("span"), el("span")),
+    ];
+  }
+  if (open.status !== "failed") return [];
+  return [
+    el(
+      "div",
+      { class: "card card-error", role: "alert" },
+      el("p", { class: "card-title" }, icon("alert"), "The conversation could not be loaded"),
+      el("p", { text: open.error }),
+      el(
+        "div",
+        { class: "card-actions" },
+        el("button", { type: "button", class: "button primary", text: "Try again", on: { click: actions.reload } }),
+      ),
+    ),
+  ];
+}
+
+function emptyNode(actions) {
+  const cards = EXAMPLES.map(([prompt, about]) =>
+    el(
+      "li",
+      {},
+      el(
+        "button",
+        { type: "button", class: "example", data: { testid: "example" }, on: { click: () => actions.ask(prompt) } },
+        el("span", { class: "example-prompt", text: prompt }),
+        el("span", { class: "example-about", text: about }),
+      ),
+    ),
+  );
+  return el(
+    "section",
+    { class: "empty", data: { testid: "empty" } },
+    mark("empty-mark"),
+    el("h2", { text: "What does your AI cost, and why?" }),
+    el("p", {
+      class: "empty-lead",
+      text: "Bring a usage log and ask. You get measured answers from your own data, and see every step on the way.",
+    }),
+    el("ul", { class: "examples", "aria-label": "Examples" }, ...cards),
+    el(
+      "p",
+      { class: "empty-hint" },
+      el("button", {
+        type: "button",
+        class: "link",
+        text: "Attach a CSV, JSONL, JSON or Parquet file",
+        on: { click: actions.attach },
+      }),
+      " or drop it anywhere. Without one, the built-in sample is used.",
+    ),
+  );
+}

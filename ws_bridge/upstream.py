@@ -1,0 +1,162 @@
+"""The bridge's end of the Attach call: one for all sockets, opened again whenever it breaks.
+
+When the service goes away, every socket is told, and told again when it can be reached; what each of them does about
+it (opening its session, watching its runs from their cursors) is its session's affair.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final, Protocol
+
+import grpc
+
+from generated.apex.agent.v1 import agent_pb2 as pb
+from generated.apex.agent.v1.agent_pb2_grpc import SessionServiceStub
+from ws_bridge.items import Item
+from ws_bridge.wire.events import EventTexts
+from ws_bridge.wire.items import item_of
+
+if TYPE_CHECKING:  # exists for the type checker only
+    from generated.apex.agent.v1.agent_pb2_grpc import SessionServiceAsyncStub
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING_REQUESTS: Final = 20_000
+"""Requests that the service has not taken yet; one more breaks the call, which forgets them all and starts afresh."""
+BACKOFF_MIN_MS: Final = 100
+BACKOFF_MAX_MS: Final = 5_000
+"""Pauses between two calls, in milliseconds; each is spread over its upper half."""
+
+
+class Sink(Protocol):
+    """A socket as the Attach call sees it. No method waits: one socket never delays another."""
+
+    def on_item(self, item: Item) -> None:
+        """Take an item."""
+        ...
+
+    def on_attached(self) -> None:
+        """The service can be reached, and knows nothing of this socket."""
+        ...
+
+    def on_lost(self) -> None:
+        """The service went away."""
+        ...
+
+    def on_defect(self) -> None:
+        """Taking an item failed; the socket cannot go on."""
+        ...
+
+
+class Upstream:
+    """Keeps the Attach call. `run` does the work; the rest may be called at any time."""
+
+    def __init__(self) -> None:
+        self._sinks: dict[str, Sink] = {}
+        self._requests: asyncio.Queue[pb.AttachRequest] | None = None
+        self._call: grpc.aio.StreamStreamCall[pb.AttachRequest, pb.AttachResponse] | None = None
+        self._texts = EventTexts()
+        self._attached = asyncio.Event()
+
+    @property
+    def attached(self) -> bool:
+        """True while the call stands."""
+        return self._attached.is_set()
+
+    async def wait_attached(self, timeout_s: float) -> bool:
+        """Wait for the service; tell whether it is there after at most `timeout_s` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._attached.wait()
+        return self.attached
+
+    def add(self, session_id: str, sink: Sink) -> None:
+        """Deliver the items of a session to a socket from now on."""
+        self._sinks[session_id] = sink
+
+    def remove(self, session_id: str) -> None:
+        """Drop what may still come for a session."""
+        self._sinks.pop(session_id, None)
+
+    def send(self, request: pb.AttachRequest) -> None:
+        """Say something about a session. While the service is away nothing is kept: it will know nothing anyway."""
+        if self._requests is None or self._call is None:
+            return
+        if self._requests.full():
+            logger.error("The service takes no requests: attaching again.")
+            self._call.cancel()
+        else:
+            self._requests.put_nowait(request)
+
+    async def run(self, channel: grpc.aio.Channel) -> None:
+        """Attach, and attach again, until cancelled."""
+        stub: "SessionServiceAsyncStub" = SessionServiceStub(channel)
+        failures = 0
+        while True:
+            await channel.channel_ready()
+            served = await self._attach(stub)
+            failures = 0 if served else failures + 1
+            await asyncio.sleep(_backoff_ms(failures) / 1000)
+
+    async def _attach(self, stub: "SessionServiceAsyncStub") -> bool:
+        """Return when the call is over; tell whether the service ever answered on it."""
+        served = False
+        self._requests = asyncio.Queue(MAX_WAITING_REQUESTS)
+        call = self._call = stub.Attach(_drain(self._requests))
+        try:
+            self._attached.set()
+            self._tell_all(attached=True)
+            async for response in call:
+                served = True
+                self._dispatch(response)
+            logger.warning("The service has ended the call: attaching again.")
+        except grpc.aio.AioRpcError as error:
+            logger.warning("The service went away (%s): attaching again.", error.code().name)
+        except asyncio.CancelledError:
+            # Cancelling the call, which `send` does, looks the same as cancelling this task.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+        finally:
+            call.cancel()
+            self._requests = self._call = None
+            self._attached.clear()
+            self._tell_all(attached=False)
+        return served
+
+    def _dispatch(self, response: pb.AttachResponse) -> None:
+        for item in response.items:
+            sink = self._sinks.get(item.session_id)
+            if sink is None:
+                continue
+            try:
+                value = item_of(item, self._texts)
+                if value is not None:
+                    sink.on_item(value)
+            except Exception:  # the border: whatever is wrong with one socket must not reach the others
+                logger.exception("A socket could not take an item.")
+                sink.on_defect()
+
+    def _tell_all(self, *, attached: bool) -> None:
+        for sink in tuple(self._sinks.values()):
+            try:
+                if attached:
+                    sink.on_attached()
+                else:
+                    sink.on_lost()
+            except Exception:  # likewise
+                logger.exception("A socket could not be told that the service is %s.", "back" if attached else "away")
+                sink.on_defect()
+
+
+async def _drain(requests: asyncio.Queue[pb.AttachRequest]) -> AsyncIterator[pb.AttachRequest]:
+    while True:
+        yield await requests.get()
+
+
+def _backoff_ms(failures: int) -> float:
+    longest = min(BACKOFF_MIN_MS << min(failures, 16), BACKOFF_MAX_MS)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret

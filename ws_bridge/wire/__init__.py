@@ -1,0 +1,1 @@
+"""JSON ↔ proto: the only place of the bridge that knows both forms."""
