@@ -1,0 +1,185 @@
+"""What people ask and get, over the real tools and the offline model; the trace against plain Python."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from agent_service.engine.events import ToolCompleted, ToolExecuting, ToolStatus
+from tests.support.conversations import Bench
+from tests.support.datasets import TRACE, read_csv, table
+
+ROWS = read_csv(TRACE.read_bytes())
+TIMES = [datetime.strptime(row["TIMESTAMP"][:-1], "%Y-%m-%d %H:%M:%S.%f") for row in ROWS]  # noqa: DTZ007 - UTC
+INPUT = sum(int(row["ContextTokens"]) for row in ROWS)
+OUTPUT = sum(int(row["GeneratedTokens"]) for row in ROWS)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with Bench() as bench:
+        yield bench
+
+
+def peak(length: timedelta) -> tuple[datetime, int]:
+    """Return the first of the busiest buckets of this length, and its requests."""
+    counts = Counter(time - (time - datetime.min) % length for time in TIMES)  # noqa: DTZ901 - all naive, all UTC
+    start = min(counts, key=lambda bucket: (-counts[bucket], bucket))
+    return start, counts[start]
+
+
+async def test_a_trace_without_models_is_stated_exactly(bench: Bench) -> None:
+    await bench.put("trace.csv.gz", TRACE.read_bytes())
+    answer = (await bench.ask("Analyze my AI costs")).final.content
+    assert answer.startswith(f"**{len(ROWS):,} requests: {INPUT:,} context (input) tokens and {OUTPUT:,} generated")
+    assert f"| Tokens in all | {INPUT + OUTPUT:,} |" in answer
+    assert f"| First request | {min(TIMES)} UTC |" in answer
+    assert f"| Last request | {max(TIMES)} UTC |" in answer
+    minutes, seconds = divmod((max(TIMES) - min(TIMES)).total_seconds(), 60)
+    assert f"| Time span | {minutes:.0f} min {seconds:.1f} s |" in answer
+    for title, length in (("minute", timedelta(minutes=1)), ("hour", timedelta(hours=1))):
+        start, requests = peak(length)
+        assert f"| Busiest {title} | {start:%Y-%m-%d %H:%M} UTC: {requests:,} requests" in answer
+    assert "What they cost is not known" in answer
+    assert "$" not in answer
+    missing = answer.partition("### What is missing")[2]
+    assert "**model**" in missing
+    assert "**latency**" in missing
+    assert "assume gpt-4o" in missing
+
+
+async def test_told_which_model_to_assume_it_prices_the_trace(bench: Bench) -> None:
+    await bench.put("trace.csv.gz", TRACE.read_bytes())
+    first = await bench.ask("Analyze my AI costs")
+    answer = (await bench.ask("assume gpt-4o", thread_id=first.run.thread_id)).final.content
+    # Of November 2023: the catalogue knows one price of gpt-4o.
+    cost = (Decimal(INPUT) * Decimal("2.5") + Decimal(OUTPUT) * 10) / 1_000_000
+    assert answer.startswith(f"**{len(ROWS):,} requests cost ${cost:,.2f}, priced as if all were gpt-4o:")
+    assert "| gpt-4o (assumed) | 19,366 | $2.50 | $10.00 |" in answer
+
+
+async def test_latency_of_a_trace_without_latency_is_not_made_up(bench: Bench) -> None:
+    await bench.put("trace.csv.gz", TRACE.read_bytes())
+    told = await bench.ask("What is our p95 latency?")
+    assert told.final.content.startswith("**Latency cannot be measured: the data has no latency column.**")
+    assert any(sentence.startswith("latency:") for sentence in told.final.missing_data)
+
+
+LOG = table(
+    "timestamp,model,feature,input_tokens,output_tokens,latency_s,status",
+    *(
+        f"2026-01-0{day}T10:00:0{number}Z,{model},{feature},1000,100,{number + 1},{status}"
+        for day in (5, 6)
+        for number, (model, feature, status) in enumerate(
+            [("gpt-4o", "chat", "ok"), ("gpt-4o-mini", "search", "ok"), ("gpt-4o", "chat", "error")]
+        )
+    ),
+)
+
+
+async def test_a_breakdown_and_its_follow_ups(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    first = await bench.ask("Which model costs us most?")
+    thread_id = first.run.thread_id
+    assert first.final.content.startswith("**gpt-4o costs most: $0.014, ")
+    second = (await bench.ask("and by feature?", thread_id=thread_id)).final.content
+    assert second.startswith("**chat costs most: $0.014, ")
+    third = (await bench.ask("only on 2026-01-05", thread_id=thread_id)).final.content
+    assert third.startswith("**chat costs most: $0.007, ")
+
+
+async def test_what_another_model_would_cost_is_computed_over_the_same_requests(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    told = await bench.ask("What would gpt-4o-mini cost for this traffic?")
+    # 6 requests of 1000 and 100 tokens at $0.15 and $0.60 a million.
+    assert told.final.content.startswith("**The same 6 requests would cost $0.00126 with gpt-4o-mini")
+    assert told.final.missing_data == ()
+
+
+async def test_a_column_can_be_corrected_in_the_chat(bench: Bench) -> None:
+    await bench.put("log.csv", table("timestamp,model,tin,tout", "2026-01-05T10:00:00Z,gpt-4o,1000,100"))
+    told = await bench.ask("Analyze my costs: use column tin as input tokens and use column tout as output tokens")
+    assert told.final.content.startswith("**1 request costs $0.0035: 1,000 context (input) tokens and 100 generated")
+
+
+async def test_goals_are_put_into_measured_numbers_and_nothing_is_promised(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    answer = (await bench.ask("-20 % cost, 2x faster, +30 % usage: what do I do?")).final.content
+    assert "| usage +30 % | 6 requests | 8 requests |" in answer
+    assert "Not available here yet" in answer
+    assert "sav" not in answer.partition("### Not available")[0].replace("any saving", "").replace("a saving", "")
+
+
+async def test_failures_are_counted(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    answer = (await bench.ask("Show the error rate and what fails")).final.content
+    assert "**2 requests failed: 33.3 % of all.**" in answer
+
+
+async def test_a_query_of_ones_own(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    answer = (await bench.ask("select model, count(*) as n from data group by model order by n desc")).final.content
+    assert "| gpt-4o | 4 |" in answer
+    assert "| gpt-4o-mini | 2 |" in answer
+
+
+async def test_a_query_that_is_no_select_is_refused_in_words(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    told = await bench.ask("select * from data; drop table data")
+    assert [call.status for call in told.bodies(ToolCompleted) if call.tool_name == "query_dataset"] == [
+        ToolStatus.ERROR
+    ]
+    assert "I could not analyse the data" in told.final.content
+
+
+async def test_without_data_the_sample_answers_and_says_so(bench: Bench) -> None:
+    told = await bench.ask("Analyze my AI costs")
+    assert "this is the built-in sample" in told.final.content
+    assert "$" in told.final.content
+
+
+async def test_a_filter_that_matches_nothing_is_said_with_what_there_is(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    told = await bench.ask("What did we spend in 1999?")
+    assert told.final.content.startswith("**No row of log.csv matches the filter")
+    assert "Without that filter: **6 requests cost" in told.final.content
+
+
+async def test_columns_are_shown_so_that_they_can_be_corrected(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    answer = (await bench.ask("What columns does my dataset have?")).final.content
+    assert "| input_tokens | BIGINT | input_tokens |" in answer
+
+
+async def test_a_file_that_is_no_dataset_gets_an_answer_that_helps(bench: Bench) -> None:
+    await bench.put("log.csv", b"\x00\x01\x02 this is no table")
+    told = await bench.ask("Analyze my AI costs")
+    assert told.final.content
+    assert "log.csv" in told.final.content
+
+
+async def test_names_in_the_data_do_not_break_the_answers_table(bench: Bench) -> None:
+    evil = "a|b<script>"
+    await bench.put("log.csv", table("timestamp,model,feature,input_tokens", f"2026-01-05T10:00:00Z,gpt-4o,{evil},10"))
+    answer = (await bench.ask("cost by feature")).final.content
+    assert "<script>" not in answer
+    assert "a\\|b&lt;script>" in answer
+
+
+async def test_arguments_that_the_model_sends_always_fit_the_tools(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    messages = (
+        "costs by hour and weekday in January 2026",
+        "compare latency of gpt-4o and gpt-4o-mini by hour, since 2026-01-05",
+        "would it be cheaper on gemini 2.0 flash or claude haiku 4.5 or gpt-4.1 nano or o3-mini?",
+        "cost per user and status for the chat feature last month",
+        "when is traffic highest by day?",
+        "report for the board about log.csv",
+    )
+    for message in messages:
+        told = await bench.ask(message)
+        errors = [call.error for call in told.bodies(ToolCompleted) if "arguments do not fit" in call.error]
+        assert not errors, (message, errors)
+        assert told.bodies(ToolExecuting), message

@@ -1,0 +1,196 @@
+"""Whole runs in one process: the real engine, agents, tools and offline model over storage in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self, TypeVar
+
+from pydantic import BaseModel
+
+from agent_service.agents.data import DATA
+from agent_service.agents.supervisor import SUPERVISOR
+from agent_service.agents.triage import TRIAGE
+from agent_service.api.wire import ProtoCodec
+from agent_service.engine.agent import Agent
+from agent_service.engine.attempt import Attempts, Job
+from agent_service.engine.broadcast import Broadcast, Watch
+from agent_service.engine.clock import SystemClock, SystemIds
+from agent_service.engine.commands import RunCommand, RunSettings
+from agent_service.engine.context import UserExecutionContext
+from agent_service.engine.events import AgentCompleted, AgentError, Event, FinalResponse, JsonObject, ToolCompleted
+from agent_service.engine.journal import Journal
+from agent_service.engine.limits import ToolLimits
+from agent_service.engine.ports import AgentLoop
+from agent_service.engine.registry import Registry
+from agent_service.engine.runs import Runs
+from agent_service.engine.supervisor import Supervisor
+from agent_service.engine.tool import Tool
+from agent_service.llm.loop import ModelLoop
+from agent_service.llm.models import Models
+from agent_service.tools.data import data_tools
+from agent_service.tools.sandbox import Sandbox, SandboxLimits
+from storage.memory import MemoryStorage
+from storage.records import FileRecord, RunRecord, StoredEvent
+from tests.support.grammar import check_run
+
+BodyT = TypeVar("BodyT")
+
+AGENTS = (SUPERVISOR, TRIAGE, DATA)
+USER = UserExecutionContext("ann", frozenset(), "token", datetime(2100, 1, 1, tzinfo=UTC), "request")
+
+
+class NoWorkforce:
+    """Implements `engine.runs.Workforce`: the test itself is the worker."""
+
+    is_busy = False
+
+    def wake(self) -> None:
+        """Do nothing."""
+
+    async def cancel(self, run: RunRecord, reason: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a run told: its events, as they are in the log."""
+
+    run: RunRecord
+    events: Sequence[Event]
+
+    def bodies(self, kind: type[BodyT]) -> list[BodyT]:
+        """Return the bodies of this kind, in order."""
+        return [event.body for event in self.events if isinstance(event.body, kind)]
+
+    @property
+    def final(self) -> FinalResponse:
+        """Return the answer; the run must have one."""
+        assert self.bodies(FinalResponse), self.events[-1]
+        return self.bodies(FinalResponse)[0]
+
+    @property
+    def error(self) -> AgentError:
+        """Return the error that ended the run."""
+        assert self.bodies(AgentError), self.events[-1]
+        return self.bodies(AgentError)[0]
+
+    @property
+    def completed(self) -> AgentCompleted:
+        """Return the end of a run that ended well."""
+        return self.bodies(AgentCompleted)[0]
+
+    def result(self, tool_name: str) -> JsonObject:
+        """Return what this tool found last."""
+        found = [body.result for body in self.bodies(ToolCompleted) if body.tool_name == tool_name]
+        assert found
+        assert found[-1] is not None
+        return found[-1]
+
+
+@dataclass(slots=True)
+class Bench:
+    """An engine of its own. `loop` and `tools` may be put in place of the shipped ones before the first `ask`."""
+
+    agents: Sequence[Agent] = AGENTS
+    tools: Sequence[Tool[BaseModel]] = ()
+    loop: AgentLoop = field(default_factory=lambda: ModelLoop(Models()))
+    step_timeout_ms: int = 30_000
+    storage: MemoryStorage = field(init=False)
+    registry: Registry = field(init=False)
+    journal: Journal = field(init=False)
+    broadcast: Broadcast = field(init=False)
+    _sandbox: Sandbox = field(init=False)
+    _codec: ProtoCodec = field(default_factory=ProtoCodec)
+
+    async def __aenter__(self) -> Self:
+        self.storage = MemoryStorage(lambda: datetime.now(UTC))
+        self._sandbox = Sandbox(SandboxLimits(max_children=1, memory_mib=256))
+        tools = self.tools or data_tools(self.storage.files, self._sandbox, SystemClock())
+        self.registry = Registry(self.agents, tools)
+        self.broadcast = Broadcast(self.storage.events, self.storage.runs)
+        self.journal = Journal(self.storage.events, self.broadcast.publish)
+        self.journal.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.journal.close()
+        await self._sandbox.close()
+        await self.storage.close()
+
+    async def put(self, name: str, content: bytes) -> FileRecord:
+        """Upload a file."""
+        ids, now = SystemIds(), datetime.now(UTC)
+        async with self.storage.files.upload(USER.user_id, ids.new(), name, "", max_bytes=1 << 30) as upload:
+            await upload.write(content)
+            return await upload.commit(now)
+
+    async def ask(
+        self, content: str, *, thread_id: str = "", agent: str = "", settings: RunSettings | None = None
+    ) -> Told:
+        """Send a message and work on it to its end."""
+        run = await self.accept(content, thread_id=thread_id, agent=agent, settings=settings)
+        await self.attempts().work(Job(await self.claim(run)))
+        return await self.told(run)
+
+    async def accept(
+        self, content: str, *, thread_id: str = "", agent: str = "", settings: RunSettings | None = None
+    ) -> RunRecord:
+        """Accept a message."""
+        clock, ids = SystemClock(), SystemIds()
+        runs = Runs(
+            storage=self.storage,
+            broadcast=self.broadcast,
+            workforce=NoWorkforce(),
+            registry=self.registry,
+            codec=self._codec,
+            clock=clock,
+            ids=ids,
+        )
+        command = RunCommand(content, thread_id=thread_id, agent=agent, settings=settings or RunSettings())
+        return (await runs.accept(USER, command)).run
+
+    async def claim(self, run: RunRecord) -> RunRecord:
+        """Claim a run: queued, or abandoned by a worker whose process is gone."""
+        await self.storage.runs.release_all()
+        claimed = await self.storage.runs.claim("bench", lease_ms=60_000, limit=1)
+        assert [one.run_id for one in claimed] == [run.run_id]
+        return claimed[0]
+
+    def attempts(self) -> Attempts:
+        """Return what works on claimed runs."""
+        supervisor = Supervisor(
+            registry=self.registry, loop=self.loop, clock=SystemClock(), step_timeout_ms=self.step_timeout_ms
+        )
+        return Attempts(
+            storage=self.storage,
+            journal=self.journal,
+            supervisor=supervisor,
+            tools=self.registry.tools,
+            limits=ToolLimits(),
+            codec=self._codec,
+            clock=SystemClock(),
+            ids=SystemIds(),
+            run_timeout_ms=240_000,
+            max_history=100,
+        )
+
+    async def told(self, run: RunRecord) -> Told:
+        """Return what the log holds of a run, checked against the grammar."""
+        told = Told(run, self.decode(await self.stored(run)))
+        check_run(told.events, finished=told.events[-1].terminal)
+        return told
+
+    async def stored(self, run: RunRecord) -> Sequence[StoredEvent]:
+        """Return the run's log as it is stored."""
+        return await self.storage.events.read(run.user_id, run.run_id, 0, max_events=10_000, max_bytes=1 << 26)
+
+    async def watch(self, run: RunRecord) -> Watch:
+        """Return the run's events as they are committed, from the first."""
+        return await self.broadcast.watch(USER, run.run_id, 0)
+
+    def decode(self, stored: Sequence[StoredEvent]) -> list[Event]:
+        """Return what the bytes say."""
+        return [self._codec.decode(event.data) for event in stored]

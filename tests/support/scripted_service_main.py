@@ -1,0 +1,97 @@
+"""A service whose supervisor says what a test lets it say, one event at a time; run with `python -m`.
+
+The rest is the product: acceptance, journal, broadcast, both transports. A run goes on by one event whenever the test
+writes a line with the run's message into the socket `steps.sock` in the data directory.
+"""
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from agent_service import app
+from agent_service.engine.events import (
+    AgentHandoff,
+    AgentProgress,
+    AgentThinking,
+    ApprovalDecision,
+    ApprovalRequested,
+    ApprovalResolved,
+    ArtifactCreated,
+    Body,
+    Effect,
+    FinalResponse,
+    PartialResult,
+    PlannedStep,
+    ProgressStage,
+    ToolCompleted,
+    ToolExecuting,
+    ToolStatus,
+)
+from agent_service.engine.work import Work
+from agent_service.settings import load_settings
+
+SOCKET_NAME: Final = "steps.sock"
+FILE_ID: Final = "01a1fc18-206c-75fd-8b61-b07e7ac9c185"
+
+
+def script(message_id: str, content: str) -> Sequence[Body]:
+    """Return one of every kind of event, in an order that the grammar permits, between acceptance and the end."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    return (
+        AgentProgress(ProgressStage.CLASSIFIED, "A question.", intent="cost_analysis", confidence=0.9),
+        AgentProgress(ProgressStage.PLANNED, "The plan.", planned_steps=(PlannedStep("data", "Measure"),)),
+        AgentHandoff("supervisor", "data", "It measures."),
+        AgentProgress(ProgressStage.STEP, "Measure", step=1, total_steps=1),
+        AgentThinking("Let me look.", 1, 1),
+        ApprovalRequested(FILE_ID, "look", {"deep": True}, "It costs.", later),
+        ApprovalResolved(FILE_ID, ApprovalDecision.APPROVED, "ann", "Go on."),
+        ToolExecuting("c1", "look", "Look closely", {"deep": True, "n": 3}, Effect.READ_ONLY),
+        AgentProgress(ProgressStage.TOOL, "Half.", fraction=0.5, tool_call_id="c1"),
+        ToolCompleted("c1", "look", ToolStatus.SUCCESS, "Seen.", {"rows": [1, 2.5, None, "x"]}, execution_time_ms=3),
+        ArtifactCreated(FILE_ID, "chart.svg", "image/svg+xml", 12, "A chart"),
+        AgentProgress(ProgressStage.DEGRADED, "Less than it could be."),
+        PartialResult(message_id, "Draft."),
+        AgentProgress(ProgressStage.STEP, "Anew.", discard_partial=True),
+        PartialResult(message_id, f"You said: {content[:100]}"),
+        PartialResult(message_id, " That is all."),
+    )
+
+
+class Prompter:
+    """Implements `RunSupervisor`: plays the script, each event after a line from the test."""
+
+    def __init__(self) -> None:
+        self._lines: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(0))
+
+    async def run(self, work: Work) -> FinalResponse:
+        for body in script(work.message_id, work.command.content):
+            await self._lines[work.command.content].acquire()
+            await work.emitter.emit("data", body)
+        await self._lines[work.command.content].acquire()
+        return FinalResponse(work.message_id, work.emitter.state.text, suggestions=("Ask again",))
+
+    async def listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take the test's lines."""
+        while line := await reader.readline():
+            self._lines[line.decode().strip()].release()
+        writer.close()
+
+
+async def main() -> None:
+    """Serve until the process is ended."""
+    settings = load_settings(os.environ)
+    prompter = Prompter()
+    async with app.open_app(settings, supervisor=prompter):
+        path = Path(settings.data_dir) / SOCKET_NAME
+        server = await asyncio.start_unix_server(prompter.listen, path)
+        print(f"scripted service listening on {settings.grpc_address}", flush=True)  # noqa: T201 - the sign of readiness
+        async with server:
+            await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

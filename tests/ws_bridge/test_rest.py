@@ -1,0 +1,320 @@
+"""REST: every handler against the typed models that OpenAPI shows, files piece by piece, errors with one body."""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from generated.apex.agent.v1 import agent_pb2 as pb
+from tests.support.bridge_server import RunningBridge, running_bridge
+from tests.support.scripted_service import ScriptedService, new_id
+from tests.support.waiting import eventually
+from ws_bridge import rest_models as models
+from ws_bridge.http_guard import CSP
+
+AUTH = {"Authorization": "Bearer token-alice"}
+MISSING = "01900000-0000-7000-8000-00000000dead"
+
+
+@pytest.fixture
+async def client(bridge: RunningBridge) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=bridge.url, headers=AUTH) as made:
+        yield made
+
+
+def shaped(model: type[BaseModel], response: httpx.Response, status: int = 200) -> dict[str, Any]:
+    """The body, if it has exactly the fields of the model."""
+    assert response.status_code == status, response.text
+    body: dict[str, Any] = response.json()
+    assert model.model_validate(body).model_dump() == body
+    return body
+
+
+def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
+    payload: dict[str, Any] = shaped(models.Error, response, status)["payload"]
+    return payload
+
+
+async def finished_run(bridge: RunningBridge, service: ScriptedService) -> str:
+    async with bridge.signed_in() as socket:
+        await socket.send("user_message", content="Hi")
+        await socket.receive_until("agent_completed")
+    return service.only_run().run_id
+
+
+async def test_threads(client: httpx.AsyncClient) -> None:
+    made = shaped(models.Thread, await client.post("/api/v1/threads", json={"title": "Costs"}), 201)
+    path = f"/api/v1/threads/{made['thread_id']}"
+
+    assert made["title"] == "Costs"
+    assert made["create_time"] == "2026-11-21T08:30:00.123456Z"
+    assert shaped(models.Thread, await client.get(path)) == made
+    page = shaped(models.ThreadPage, await client.get("/api/v1/threads", params={"query": "Co", "page_size": 200}))
+    assert page == {"threads": [made], "next_page_token": ""}
+    assert shaped(models.Thread, await client.patch(path, json={"title": "Savings"}))["title"] == "Savings"
+    assert shaped(models.MessagePage, await client.get(f"{path}/messages"))["messages"][0]["role"] == "user"
+    deleted = await client.delete(path)
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    assert error_of(await client.get(path), 404)["code"] == "NOT_FOUND"
+
+
+async def test_a_thread_without_a_body(client: httpx.AsyncClient) -> None:
+    assert shaped(models.Thread, await client.post("/api/v1/threads"), 201)["title"] == ""
+
+
+async def test_the_query_reaches_the_service(client: httpx.AsyncClient, service: ScriptedService) -> None:
+    await client.get("/api/v1/threads", params={"query": "x", "page_size": 7, "page_token": "t"})
+    await client.get("/api/v1/runs", params={"thread_id": MISSING, "status": ["queued", "failed"]})
+
+    assert [request for _, request in service.calls] == [
+        pb.ListThreadsRequest(query="x", page_size=7, page_token="t"),
+        pb.ListRunsRequest(thread_id=MISSING, statuses=[pb.RUN_STATUS_QUEUED, pb.RUN_STATUS_FAILED]),
+    ]
+
+
+async def test_runs(client: httpx.AsyncClient, bridge: RunningBridge, service: ScriptedService) -> None:
+    run_id = await finished_run(bridge, service)
+
+    run = shaped(models.Run, await client.get(f"/api/v1/runs/{run_id}"))
+    assert (run["status"], run["last_seq"], run["error_reason"], run["end_time"]) == (
+        "completed",
+        5,
+        "UNSPECIFIED",
+        None,
+    )
+    assert shaped(models.RunPage, await client.get("/api/v1/runs"))["runs"] == [run]
+    assert shaped(models.Run, await client.post(f"/api/v1/runs/{run_id}/cancel", json={"reason": "enough"})) == run
+    assert shaped(models.Run, await client.post(f"/api/v1/runs/{run_id}/cancel")) == run
+    assert error_of(await client.get(f"/api/v1/runs/{MISSING}"), 404)["code"] == "NOT_FOUND"
+
+
+async def test_a_runs_events_are_the_frames_of_the_socket(
+    client: httpx.AsyncClient, bridge: RunningBridge, service: ScriptedService
+) -> None:
+    async with bridge.signed_in() as socket:
+        await socket.send("user_message", content="Hi")
+        frames = (await socket.receive_until("agent_completed"))[1:]
+    path = f"/api/v1/runs/{service.only_run().run_id}/events"
+
+    assert shaped(models.RunEvents, await client.get(path)) == {"events": frames, "last_seq": 5}
+    assert (await client.get(path, params={"after_seq": 2})).json()["events"] == frames[2:]
+    assert (await client.get(path, params={"after_seq": 1, "limit": 2})).json()["events"] == frames[1:3]
+    assert (await client.get(path, params={"after_seq": 5})).json()["events"] == []
+    assert error_of(await client.get(path, params={"after_seq": 6}), 400)["code"] == "CURSOR_AHEAD"
+    assert error_of(await client.get(path, params={"limit": 0}), 400)["violations"][0]["field"] == "limit"
+
+
+async def test_the_events_of_a_living_run_are_those_so_far(
+    client: httpx.AsyncClient, bridge: RunningBridge, service: ScriptedService
+) -> None:
+    service.script = []
+    async with bridge.signed_in() as socket:
+        await socket.send("user_message", content="Hi")
+        await socket.receive_until("agent_started")
+    events = (await client.get(f"/api/v1/runs/{service.only_run().run_id}/events")).json()
+    assert ([event["seq"] for event in events["events"]], events["last_seq"]) == ([1], 1)
+
+
+async def test_the_catalogue(client: httpx.AsyncClient) -> None:
+    catalogue = shaped(models.Catalogue, await client.get("/api/v1/agents"))
+    assert catalogue["tools"][0]["effect"] == "read_only"
+
+
+@pytest.mark.parametrize("size", [0, 1, 256 * 1024, 1_000_001])
+async def test_a_file_goes_up_and_comes_down(client: httpx.AsyncClient, size: int) -> None:
+    content = bytes(range(256)) * (size // 256 + 1)
+    content = content[:size]
+    upload = {"file": ('us"age ☂.csv', content, "text/csv")}
+    made = shaped(models.File, await client.post("/api/v1/files", files=upload, data={"note": "x"}), 201)
+
+    assert (made["name"], made["media_type"], made["size_bytes"]) == ('us"age ☂.csv', "text/csv", size)
+    assert made["sha256"] == hashlib.sha256(content).hexdigest()
+    path = f"/api/v1/files/{made['file_id']}"
+    assert shaped(models.File, await client.get(path)) == made
+    assert shaped(models.FilePage, await client.get("/api/v1/files"))["files"] == [made]
+    download = await client.get(f"{path}/content")
+    assert download.content == content
+    assert download.headers["content-disposition"] == "attachment; filename*=UTF-8''us%22age%20%E2%98%82.csv"
+    assert download.headers["x-content-type-options"] == "nosniff"
+    assert download.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert (await client.delete(path)).status_code == 204
+    assert error_of(await client.get(f"{path}/content"), 404)["code"] == "NOT_FOUND"
+
+
+async def test_a_folder_is_no_part_of_a_name(client: httpx.AsyncClient) -> None:
+    for name in ("../../etc/passwd", "C:\\Users\\me\\passwd"):
+        response = await client.post("/api/v1/files", files={"file": (name, b"x")})
+        assert response.json()["name"] == "passwd"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_file_over_the_limit_leaves_nothing(service: ScriptedService, declared: bool) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
+        for _ in range(200):
+            yield b"x" * 1000
+        yield b"\r\n--b--\r\n"
+
+    headers = {**AUTH, "Content-Type": "multipart/form-data; boundary=b"}
+    if declared:
+        headers["Content-Length"] = str(sum([len(piece) async for piece in body()]))
+    async with running_bridge(service.target, max_upload_bytes=100_000) as bridge:
+        async with httpx.AsyncClient(base_url=bridge.url, headers=headers) as client:
+            try:
+                response = await client.post("/api/v1/files", content=body())
+            except httpx.WriteError:
+                response = None  # refused while it was being written
+        if response is not None:
+            assert error_of(response, 413)["code"] == "MESSAGE_TOO_LARGE"
+    assert not service.files
+
+
+async def test_exactly_the_limit_is_permitted(service: ScriptedService) -> None:
+    async with running_bridge(service.target, max_upload_bytes=1000) as bridge:
+        async with httpx.AsyncClient(base_url=bridge.url, headers=AUTH) as client:
+            assert (await client.post("/api/v1/files", files={"file": ("a", b"x" * 1000)})).status_code == 201
+            assert (await client.post("/api/v1/files", files={"file": ("a", b"x" * 1001)})).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b"{}"),
+        ("multipart/form-data", b""),
+        ("multipart/form-data; boundary=b", b""),
+        ("multipart/form-data; boundary=b", b"garbage"),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--b--\r\n',
+        ),
+        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nhalf'),
+        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n--b'),
+        ("multipart/form-data; boundary=b", b"--b\r\nX: " + b"y" * 9000 + b"\r\n\r\nx\r\n--b--\r\n"),
+    ],
+)
+async def test_a_broken_upload_leaves_nothing(
+    client: httpx.AsyncClient, service: ScriptedService, content_type: str, body: bytes
+) -> None:
+    response = await client.post("/api/v1/files", content=body, headers={"Content-Type": content_type})
+
+    assert error_of(response, 400)["violations"][0]["field"] == "file"
+    assert not service.files
+
+
+async def test_a_refusal_in_the_middle_of_an_upload_is_the_services_own(client: httpx.AsyncClient) -> None:
+    response = await client.post("/api/v1/files", files={"file": ("virus.exe", b"x" * 3_000_000)})
+    assert error_of(response, 415)["code"] == "UNSUPPORTED_FILE"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Basic eA=="}, {"Authorization": "Bearer "}])
+async def test_without_a_token(bridge: RunningBridge, headers: dict[str, str]) -> None:
+    async with httpx.AsyncClient(base_url=bridge.url, headers=headers) as client:
+        response = await client.get("/api/v1/threads")
+        assert error_of(response, 401)["code"] == "UNAUTHENTICATED"
+        assert response.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_bad_token_is_the_services_to_refuse(bridge: RunningBridge) -> None:
+    async with httpx.AsyncClient(base_url=bridge.url, headers={"Authorization": "Bearer bad"}) as client:
+        error = error_of(await client.get("/api/v1/threads"), 401)
+    assert (error["code"], error["error_id"]) == ("UNAUTHENTICATED", "scripted-error")
+
+
+async def test_a_limit_says_when_to_come_back(bridge: RunningBridge) -> None:
+    async with httpx.AsyncClient(base_url=bridge.url, headers={"Authorization": "Bearer token-limited"}) as client:
+        response = await client.get("/api/v1/runs")
+    error = error_of(response, 429)
+    assert (error["code"], error["retryable"], error["retry_after_ms"]) == ("RATE_LIMITED", True, 1200)
+    assert response.headers["retry-after"] == "2"
+
+
+async def test_violations_have_the_services_paths(client: httpx.AsyncClient) -> None:
+    thread = (await client.post("/api/v1/threads")).json()
+    error = error_of(await client.patch(f"/api/v1/threads/{thread['thread_id']}", json={"title": " "}), 400)
+    assert error["violations"] == [{"field": "title", "description": "must not be blank"}]
+
+
+async def test_a_body_of_the_wrong_form(client: httpx.AsyncClient) -> None:
+    error = error_of(await client.patch(f"/api/v1/threads/{new_id()}", json={"title": 5}), 400)
+    assert error["violations"][0]["field"] == "title"
+    assert error_of(await client.patch(f"/api/v1/threads/{new_id()}", content=b"{"), 400)["code"] == "INVALID_ARGUMENT"
+
+
+async def test_paths_and_methods_that_do_not_exist(client: httpx.AsyncClient) -> None:
+    assert error_of(await client.get("/api/v1/nothing"), 404)["code"] == "NOT_FOUND"
+    assert error_of(await client.get("/static/nothing.js"), 404)["code"] == "NOT_FOUND"
+    assert error_of(await client.put("/api/v1/threads"), 405)["code"] == "INVALID_ARGUMENT"
+
+
+async def test_while_the_service_is_away(
+    client: httpx.AsyncClient, bridge: RunningBridge, service: ScriptedService
+) -> None:
+    await service.stop()
+    await eventually(lambda: not bridge.bridge.ready, what="the bridge has noticed")
+    error = error_of(await client.get("/api/v1/threads"), 503)
+    assert (error["code"], error["retryable"]) == ("SERVICE_UNAVAILABLE", True)
+    await service.start()
+
+
+async def test_a_development_token(bridge: RunningBridge, service: ScriptedService) -> None:
+    async with httpx.AsyncClient(base_url=bridge.url) as client:
+        made = shaped(
+            models.DevToken, await client.post("/auth/dev-token", json={"user_id": "zoe", "expires_in_s": 60})
+        )
+        assert (made["token"], made["user_id"]) == ("token-zoe", "zoe")
+        assert shaped(models.DevToken, await client.post("/auth/dev-token"))["user_id"] == "dev"
+    assert service.calls[0][1] == pb.CreateDevTokenRequest(user_id="zoe", expires_in_ms=60_000)
+
+
+async def test_there_is_none_in_production(service: ScriptedService) -> None:
+    async with running_bridge(service.target, environment="production") as bridge:
+        async with httpx.AsyncClient(base_url=bridge.url) as client:
+            assert (await client.post("/auth/dev-token")).status_code == 404
+            assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/docs.css", "/openapi.json", "/healthz", "/nothing", "/api/v1/threads"]
+)
+async def test_every_answer_has_secure_headers(client: httpx.AsyncClient, path: str) -> None:
+    headers = (await client.get(path)).headers
+
+    assert headers["content-security-policy"] == CSP
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] in {"no-store", "no-cache"}
+    assert "server" not in headers
+
+
+async def test_foreign_pages_and_names_are_refused(client: httpx.AsyncClient, bridge: RunningBridge) -> None:
+    assert error_of(await client.get("/", headers={"Host": "evil.example"}), 400)["code"] == "INVALID_ARGUMENT"
+    assert error_of(await client.post("/auth/dev-token", headers={"Origin": "http://evil.example"}), 403)
+    assert (await client.get("/", headers={"Host": f"localhost:{bridge.port}"})).status_code == 200
+    assert (await client.get("/healthz", headers={"Host": "10.0.0.7"})).status_code == 200
+
+
+async def test_openapi_and_docs_name_every_route(client: httpx.AsyncClient) -> None:
+    spec = (await client.get("/openapi.json")).json()
+    page = (await client.get("/docs")).text
+
+    assert len(spec["paths"]) == 12
+    for path, methods in spec["paths"].items():
+        assert f">{path}<" in page
+        for operation in methods.values():
+            assert operation["summary"]
+    assert "<script" not in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert spec["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    json.dumps(spec)
+
+
+async def test_a_configured_origin_may_use_rest(service: ScriptedService) -> None:
+    async with running_bridge(service.target, allowed_origins="https://a.example") as bridge:
+        async with httpx.AsyncClient(base_url=bridge.url, headers={**AUTH, "Origin": "https://a.example"}) as client:
+            response = await client.get("/api/v1/threads")
+    assert response.headers["access-control-allow-origin"] == "https://a.example"

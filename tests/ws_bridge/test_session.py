@@ -1,0 +1,163 @@
+"""Whole conversations of one socket as data: inputs, and every effect that they have.
+
+`REWRITE_EXPECTED=1 pytest tests/ws_bridge` writes what happens into the files; the diff is then reviewed.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from ws_bridge import effects as fx
+from ws_bridge import frames as fr
+from ws_bridge import items as it
+from ws_bridge.limits import SessionLimits
+from ws_bridge.session import Session
+from ws_bridge.wire.client_frames import binary_frame, client_frame
+from ws_bridge.wire.server_frames import frame_json
+
+Json = dict[str, Any]
+
+SCENARIOS = sorted(Path(__file__).parent.joinpath("scenarios").glob("*.json"))
+LIMITS: Json = {
+    "sign_in_ms": 10_000,
+    "open_ms": 10_000,
+    "heartbeat_interval_ms": 45_000,
+    "heartbeat_timeout_ms": 60_000,
+    "idle_ms": 300_000,
+    "max_frames_per_minute": 600,
+    "max_frame_bytes": 8192,
+    "max_pending_frames": 64,
+}
+SERVER_TIME = "2026-11-21T08:30:00.123456Z"
+
+
+class Player:
+    """Plays the steps of a scenario to one session."""
+
+    def __init__(self, scenario: Json) -> None:
+        limits = SessionLimits(**{**LIMITS, **scenario.get("limits", {})})
+        self._max_frame_bytes = limits.max_frame_bytes
+        self._session = Session("connection-1", limits, 0, attached=scenario.get("attached", True))
+        self._now_ms = 0
+        self._ids = 0
+
+    def play(self, step: Json) -> list[Json]:
+        self._now_ms = step.get("at_ms", self._now_ms)
+        self._ids += 1
+        (name,) = step.keys() - {"at_ms", "effects"}
+        return [shown(effect) for effect in self._input(name, step[name])]
+
+    def _input(self, name: str, value: Any) -> list[fx.Effect]:
+        session, now_ms, error_id = self._session, self._now_ms, f"error-{self._ids}"
+        match name:
+            case "token":
+                return session.on_token(now_ms, value)
+            case "frame" | "text" | "binary":
+                return session.on_frame(now_ms, self._frame(name, value), error_id)
+            case "pong":
+                return session.on_pong(now_ms, value)
+            case "gone":
+                return session.on_gone()
+            case "slow":
+                return session.on_slow()
+            case "attached":
+                return session.on_attached(now_ms)
+            case "lost":
+                return session.on_lost()
+            case "ready":
+                return session.on_ready(now_ms, ready(value), SERVER_TIME)
+            case "started":
+                return session.on_answer(now_ms, it.Started(**value), error_id)
+            case "stopped":
+                return session.on_answer(now_ms, it.Stopped(), error_id)
+            case "failed":
+                return session.on_answer(now_ms, fr.Failure(**value), error_id)
+            case "tick":
+                return session.on_tick(now_ms, error_id)
+            case "drain":
+                return session.on_drain(value)
+            case _:
+                return session.on_item(now_ms, item(name, value), error_id)
+
+    def _frame(self, name: str, value: Any) -> fr.ClientFrame:
+        if name == "binary":
+            return binary_frame()
+        text = json.dumps(value) if name == "frame" else str(value)
+        return client_frame(text, self._max_frame_bytes, f"00000000-0000-7000-8000-{self._ids:012d}")
+
+
+def ready(value: Json) -> it.SessionReady:
+    runs = tuple(fr.ActiveRun(**run) for run in value.get("active_runs", []))
+    return it.SessionReady(value["user_id"], "2026-11-21T09:30:00.000000Z", runs)
+
+
+def item(name: str, value: Any) -> it.Item:
+    match name:
+        case "event":
+            data = json.dumps({"run_id": value["run_id"], "seq": value["seq"]}).encode()
+            return it.RunEvent(value["watch_id"], value["run_id"], value["seq"], value.get("terminal", False), data)
+        case "watch_ended":
+            failure = fr.Failure(**value["failure"]) if "failure" in value else None
+            return it.WatchEnded(value["watch_id"], failure)
+        case "session_ended":
+            return it.SessionEnded(fr.Failure(**value) if value else None)
+        case "expiring":
+            return it.SessionExpiring(value)
+        case "probe":
+            return it.SessionProbe()
+        case "thread":
+            return it.ThreadChanged(fr.ThreadFrame(value["type"], value["thread"]))
+        case _:
+            raise AssertionError(f"no such step: {name}")
+
+
+def shown(effect: fx.Effect) -> Json:
+    match effect:
+        case fx.Send():
+            return {"send": json.loads(frame_json(effect.frame))}
+        case fx.SendEvent():
+            return {"send_event": json.loads(effect.data)}
+        case fx.SendPing():
+            return {"send_ping": effect.number}
+        case fx.Close():
+            return {"close": {"code": int(effect.code), "reason": effect.reason, "at_once": effect.at_once}}
+        case fx.SignedIn():
+            return {"signed_in": effect.user_id}
+        case fx.OpenSession():
+            return {"open_session": effect.token}
+        case fx.WatchRun():
+            return {"watch_run": {"id": effect.watch_id, "run_id": effect.run_id, "after_seq": effect.after_seq}}
+        case fx.Unwatch():
+            return {"unwatch": effect.watch_id}
+        case fx.StartRun():
+            return {"start_run": MessageToDict(effect.request, preserving_proto_field_name=True), "token": effect.token}
+        case fx.CancelRun():
+            return {
+                "cancel_run": MessageToDict(effect.request, preserving_proto_field_name=True),
+                "token": effect.token,
+            }
+        case fx.CloseSession() | fx.AnswerProbe():
+            return {type(effect).__name__: True}
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_a_conversation_has_exactly_these_effects(path: Path) -> None:
+    scenario = json.loads(path.read_text())
+    player = Player(scenario)
+    seen = [{**step, "effects": player.play(step)} for step in scenario["steps"]]
+
+    if os.environ.get("REWRITE_EXPECTED"):
+        path.write_text(json.dumps({**scenario, "steps": seen}, indent=2) + "\n")
+    assert seen == scenario["steps"]
+
+
+def test_a_session_shows_its_token_nowhere() -> None:
+    player = Player({})
+    effects = player._session.on_token(0, "very-secret")  # noqa: SLF001 - the effects themselves, not their rendering
+
+    assert "very-secret" not in repr(effects)
+    assert "very-secret" not in repr(fr.Authenticate("very-secret"))
