@@ -112,6 +112,7 @@ async def open_app(settings: Settings, *, supervisor: RunSupervisor | None = Non
             broadcast=broadcast,
             workforce=worker,
             registry=registry,
+            models=models.names,
             codec=codec,
             clock=clock,
             ids=ids,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.support.postgres import PostgresServer, find_server, fresh_database
@@ -10,6 +11,11 @@ from tests.support.postgres import PostgresServer, find_server, fresh_database
 # A busy machine is slow now and then; time limits belong to pytest-timeout, not to single examples.
 settings.register_profile("apex", deadline=None, print_blob=True)
 settings.load_profile("apex")
+
+# Structlog's own default draws every traceback with all locals: thousands of lines for one failure.
+structlog.configure(
+    processors=[structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -30,7 +30,7 @@ from ws_bridge.sockets import Sockets
 from ws_bridge.upstream import Upstream
 
 STATIC: Final = Path(__file__).parent / "static"
-READY_WAIT_S: Final = 2.0
+READY_WAIT_S: Final = 1.0
 """How long a start waits for the service, in seconds; it goes on without, and says so at `/readyz`."""
 
 

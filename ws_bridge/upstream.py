@@ -93,7 +93,7 @@ class Upstream:
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Attach, and attach again, until cancelled."""
-        stub: "SessionServiceAsyncStub" = SessionServiceStub(channel)
+        stub: SessionServiceAsyncStub = SessionServiceStub(channel)
         failures = 0
         while True:
             await channel.channel_ready()

@@ -109,7 +109,7 @@ def _fill_integer(target: struct_pb2.Value, value: int) -> None:
 
 def _fill_double(target: struct_pb2.Value, value: float) -> None:
     if math.isfinite(value):
-        target.number_value = value
+        target.number_value = value or 0.0  # minus zero reads back as zero, so it is written as zero
     else:
         target.string_value = str(value)
 

@@ -53,7 +53,7 @@ class Stop(Enum):
 
 @dataclass(slots=True)
 class Job:
-    """A run at work in this process. `task` is set as soon as it runs.
+    """A run at work in this process: `task` works on it.
 
     `before` is the task of an earlier attempt in this process that has lost its lease, but has not ended yet.
     """
@@ -64,6 +64,7 @@ class Job:
     emitter: RunEmitter | None = None
     stop: Stop | None = None
     reason: str = ""
+    started: bool = False
     ending: bool = False
     handover: bool = False
 
@@ -81,8 +82,11 @@ class Job:
 
     def interrupt(self, stop: Stop, reason: str = "") -> None:
         """Stop the task, once; never while it writes the run's end."""
-        if self.stop is None and not self.ending and self.task is not None:
-            self.stop, self.reason = stop, reason
+        if self.stop is not None or self.ending:
+            return
+        self.stop, self.reason = stop, reason
+        # A task that is cancelled before its first step never takes one: nobody would write the run's end.
+        if self.started and self.task is not None:
             self.task.cancel()
 
 
@@ -106,12 +110,9 @@ class Attempts:
 
         Raises `FencedError` when it already is, `StorageUnavailableError` when the database stays away.
         """
+        job.started = True
         try:
-            if job.before is not None:
-                await asyncio.wait({job.before})
-            emitter = await self.open(job.run)
-            job.speak_through(emitter)
-            await self._run(job, emitter)
+            await self._attempt(job)
         except asyncio.CancelledError:
             if job.stop is None:
                 raise
@@ -120,6 +121,15 @@ class Attempts:
         except HandoverError:
             job.ending = True
             await self.storage.runs.release(job.run.run_id, job.run.epoch)
+
+    async def _attempt(self, job: Job) -> None:
+        if job.stop is not None:
+            raise asyncio.CancelledError
+        if job.before is not None:
+            await asyncio.wait({job.before})
+        emitter = await self.open(job.run)
+        job.speak_through(emitter)
+        await self._run(job, emitter)
 
     async def open(self, run: RunRecord) -> RunEmitter:
         """Read a claimed run's log and return what speaks for it."""

@@ -26,7 +26,7 @@ class RunEmitter:
 
     def __init__(self, state: RunState, writer: RunWriter, codec: EventCodec, clock: Clock, started: datetime) -> None:
         self.state = state
-        self.usage = Usage()
+        self.usage = Usage(tool_calls=sum(call.completed is not None for call in state.tools.values()))
         self._writer = writer
         self._codec = codec
         self._clock = clock

@@ -55,6 +55,7 @@ class Runs:
         broadcast: Broadcast,
         workforce: Workforce,
         registry: Registry,
+        models: Collection[str],
         codec: EventCodec,
         clock: Clock,
         ids: Ids,
@@ -63,6 +64,7 @@ class Runs:
         self._broadcast = broadcast
         self._workforce = workforce
         self._registry = registry
+        self._models = models
         self._codec = codec
         self._clock = clock
         self._ids = ids
@@ -106,6 +108,9 @@ class Runs:
         if command.agent and command.agent not in self._registry.agents:
             names = ", ".join(sorted(self._registry.agents))
             raise invalid("agent", f"There is no agent {command.agent!r}. There are: {names}.")
+        if command.settings.model and command.settings.model not in self._models:
+            offered = ", ".join(self._models)
+            raise invalid("settings.model", f"This service does not offer {command.settings.model!r}, but: {offered}.")
         if "\x00" in command.content:
             raise invalid("content", "The text must not contain NUL characters.")
         for index, reference in enumerate(command.references):

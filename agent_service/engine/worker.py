@@ -124,15 +124,17 @@ class Worker:
         await asyncio.sleep(self._beat_interval_ms / 1000)
 
     async def _is_idle_within(self, wait_ms: int) -> bool:
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(wait_ms / 1000):
                 while self._jobs:
                     self._left.clear()
                     await self._left.wait()
                 # A claim that was under way gives back what it got.
-                async with self._claiming:
-                    return True
-        return False
+                await self._claiming.acquire()
+        except TimeoutError:
+            return False
+        self._claiming.release()
+        return True
 
     async def _claim(self) -> None:
         self._wakeup.clear()
@@ -141,12 +143,12 @@ class Worker:
                 return
             free = self._slots - len(self._jobs)
             for run in await self._runs.claim(self._worker_id, lease_ms=self._lease_ms, limit=free):
-                if self._draining:
-                    await self._runs.release(run.run_id, run.epoch)
-                else:
-                    self._begin(run)
+                await self._begin(run)
 
-    def _begin(self, run: RunRecord) -> None:
+    async def _begin(self, run: RunRecord) -> None:
+        if self._draining:
+            await self._runs.release(run.run_id, run.epoch)
+            return
         job = Job(run)
         lost = self._jobs.get(run.run_id)
         if lost is not None:

@@ -31,6 +31,11 @@ class Models:
         self._models = {name: _make(name) for name in names}
         self._default = names[0]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a run may ask for, the default first."""
+        return tuple(self._models)
+
     def get(self, name: str = "") -> Model:
         model = self._models.get(name or self._default)
         if model is None:

@@ -211,10 +211,11 @@ async def test_stop_ends_a_running_tool_at_once(apex: Deployment) -> None:
 
 async def test_a_failure_is_an_event_with_advice(apex: Deployment) -> None:
     async with ready(apex, "failing") as socket:
-        events = await ask(socket, "Analyze my AI costs", settings={"model": "no-such-model"})
-    assert trace(events)[-1] == "failed INVALID_ARGUMENT"
+        events = await ask(socket, SLOW_SQL, "start_agent", agent="data", settings={"timeout_ms": 1_000})
+    assert trace(events)[-2:] == ["query_dataset cancelled", "failed DEADLINE_EXCEEDED"]
     assert events[-1]["payload"]["error_id"]
-    assert "no-such-model" in events[-1]["payload"]["message"]
+    assert events[-1]["payload"]["retryable"]
+    assert events[-1]["payload"]["recovery_suggestions"]
 
 
 async def test_a_killed_service_goes_on_with_the_run(apex: Deployment) -> None:

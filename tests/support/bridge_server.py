@@ -9,7 +9,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
-from websockets.typing import Subprotocol
+from websockets.typing import Origin, Subprotocol
 
 from tests.support.waiting import DEFAULT_TIMEOUT_S
 from ws_bridge.app import Bounds, Bridge, create_app
@@ -86,11 +86,12 @@ class RunningBridge:
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
         page = None if token is not None else self.url
+        chosen = page if origin == "default" else origin
         async with connect(
             f"ws://127.0.0.1:{self.port}{path}",
             additional_headers=sent,
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
-            origin=page if origin == "default" else origin,
+            origin=None if chosen is None else Origin(chosen),
             compression=None,
             ping_interval=None,
             max_size=None,

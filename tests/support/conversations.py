@@ -145,6 +145,7 @@ class Bench:
             broadcast=self.broadcast,
             workforce=NoWorkforce(),
             registry=self.registry,
+            models=("offline",),
             codec=self._codec,
             clock=clock,
             ids=ids,

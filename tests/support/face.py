@@ -210,6 +210,7 @@ def make_engine(storage: MemoryStorage, stage: Stage, *, max_upload_bytes: int) 
         broadcast=stage.broadcast,
         workforce=stage,
         registry=registry,
+        models=("offline",),
         codec=ProtoCodec(),
         clock=clock,
         ids=ids,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import strategies as st
@@ -50,32 +51,34 @@ _FIELDS: Mapping[str, st.SearchStrategy[Any]] = {
 }
 
 
-def _field(field: Any) -> st.SearchStrategy[Any]:
+def _field(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     """A strategy for a field by its descriptor; a kind that is not known here fails, so that no field is left out."""
     if field.name in _FIELDS:
         return _FIELDS[field.name]
     if field.enum_type is not None:
         return st.sampled_from([value.number for value in field.enum_type.values])
     kinds: dict[int, st.SearchStrategy[Any]] = {
-        field.TYPE_STRING: TEXT,
-        field.TYPE_UINT32: UINT32,
-        field.TYPE_INT64: EXACT,
-        field.TYPE_DOUBLE: DOUBLE,
-        field.TYPE_BOOL: st.booleans(),
+        FieldDescriptor.TYPE_STRING: TEXT,
+        FieldDescriptor.TYPE_UINT32: UINT32,
+        FieldDescriptor.TYPE_INT64: EXACT,
+        FieldDescriptor.TYPE_DOUBLE: DOUBLE,
+        FieldDescriptor.TYPE_BOOL: st.booleans(),
     }
     return kinds[field.type]
 
 
+def _body(case: FieldDescriptor) -> st.SearchStrategy[pb.AgentEvent]:
+    kind = case.message_type
+    assert kind is not None
+
+    def make(values: dict[str, Any]) -> pb.AgentEvent:
+        return pb.AgentEvent(**{case.name: getattr(pb, kind.name)(**values)})
+
+    return st.fixed_dictionaries({field.name: _field(field) for field in kind.fields}).map(make)
+
+
 def _bodies() -> st.SearchStrategy[pb.AgentEvent]:
-    cases = pb.AgentEvent.DESCRIPTOR.oneofs_by_name["event"].fields
-    return st.one_of(
-        st.fixed_dictionaries({field.name: _field(field) for field in case.message_type.fields}).map(
-            lambda values, name=case.name, kind=getattr(pb, case.message_type.name): pb.AgentEvent(
-                **{name: kind(**values)}
-            )
-        )
-        for case in cases
-    )
+    return st.one_of([_body(case) for case in pb.AgentEvent.DESCRIPTOR.oneofs_by_name["event"].fields])
 
 
 def agent_events() -> st.SearchStrategy[pb.AgentEvent]:

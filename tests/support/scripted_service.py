@@ -83,7 +83,8 @@ class ScriptedRun:
         """Every event after the cursor, then live, to the terminal one."""
         while True:
             async with self.changed:
-                await self.changed.wait_for(lambda: len(self.events) > seq or self.finished)
+                while len(self.events) <= seq and not self.finished:
+                    await self.changed.wait()
                 news = self.events[seq:]
             for event in news:
                 yield event
@@ -236,6 +237,8 @@ class ScriptedService(
             case "unwatch":
                 session = sessions[request.unwatch.session_id]
                 session.watches.pop(request.unwatch.watch_id).cancel()
+            case _:
+                pass  # recorded in `requests`
 
     def _open(
         self,
@@ -311,6 +314,11 @@ class ScriptedService(
         started = pb.AgentStarted(agent_id="a", message="I am on it.", user_message_id=run.run_id)
         await run.emit(pb.AgentEvent(agent_started=started), *(self.script or ()))
         return run
+
+    async def RunAgent(self, request: pb.RunAgentRequest, context: Context) -> AsyncIterator[pb.AgentEvent]:
+        run = await self._accept(await self._user(context, "RunAgent", request), request)
+        async for event in run.after(0):
+            yield event
 
     async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.AgentEvent]:
         await self._user(context, "WatchRun", request)
@@ -430,6 +438,18 @@ class ScriptedService(
         await self._user(context, "DeleteFile", request)
         del self.files[(await self._file(context, request.file_id)).file.file_id]
         return pb.DeleteFileResponse()
+
+    # --- what the bridge never calls
+
+    async def WatchThread(self, request: pb.WatchThreadRequest, context: Context) -> AsyncIterator[pb.AgentEvent]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED)
+        yield pb.AgentEvent()
+
+    async def ResolveApproval(self, request: pb.ResolveApprovalRequest, context: Context) -> pb.ResolveApprovalResponse:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED)
+
+    async def RevokeTokens(self, request: pb.RevokeTokensRequest, context: Context) -> pb.RevokeTokensResponse:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED)
 
     # --- help
 

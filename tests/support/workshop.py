@@ -200,6 +200,7 @@ class Workshop:
             broadcast=self.broadcast,
             workforce=self.worker,
             registry=registry,
+            models=("offline",),
             codec=self._codec,
             clock=clock,
             ids=ids,

@@ -127,8 +127,8 @@ async def test_the_host_header_grants_no_origin(bridge: RunningBridge) -> None:
 
 
 async def test_configured_origins_may_connect(service: ScriptedService) -> None:
-    settings = {"public_url": "https://apex.example", "allowed_origins": "https://a.example, https://b.example:444"}
-    async with running_bridge(service.target, **settings) as bridge:
+    allowed = "https://a.example, https://b.example:444"
+    async with running_bridge(service.target, public_url="https://apex.example", allowed_origins=allowed) as bridge:
         for origin in ("https://apex.example", "https://a.example", "https://b.example:444"):
             async with bridge.socket(origin=origin, subprotocols=("apex.v1", carrier("token-alice"))) as client:
                 await client.expect("connection_established")

@@ -21,12 +21,16 @@ NEW_ID = "00000000-0000-7000-8000-000000000001"
 ID = "11111111-1111-4111-8111-111111111111"
 
 TYPES = st.sampled_from(
-    ["user_message", "chat", "agent_message", "start_agent", "stop_agent", "resume", "authenticate", "ping", "pong"]
-    + ["watch_thread", "unwatch_thread", "resolve_approval", "chunk", "", "x"]
+    [
+        *("user_message", "chat", "agent_message", "start_agent", "stop_agent", "resume", "authenticate", "ping"),
+        *("pong", "watch_thread", "unwatch_thread", "resolve_approval", "chunk", "x"),
+    ]
 )
 FIELDS = st.sampled_from(
-    ["content", "text", "thread_id", "message_id", "agent", "context", "settings", "references", "conflict_policy"]
-    + ["run_id", "after_seq", "token", "nonce", "temperature", "file_id"]
+    [
+        *("content", "text", "thread_id", "message_id", "agent", "context", "settings", "references"),
+        *("conflict_policy", "run_id", "after_seq", "token", "nonce", "temperature", "file_id"),
+    ]
 )
 NUMBERS = st.integers() | st.floats(allow_nan=False) | st.sampled_from([2**32, -1, 10**400, 1e308])
 PAYLOADS = st.recursive(

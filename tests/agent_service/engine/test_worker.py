@@ -24,6 +24,7 @@ from storage.memory import MemoryStorage
 from storage.records import RunRecord, RunStatus
 from tests.support.faulty_log import Fault
 from tests.support.gates import Gate, is_stuck, settle
+from tests.support.storage import ManualClock
 from tests.support.waiting import eventually
 from tests.support.workshop import ANN, BOB, LEASE_MS, Script, Workshop, a_tool, answer, call_tool, say, think
 
@@ -279,9 +280,9 @@ async def test_a_worker_of_another_process_learns_of_a_cancellation_with_its_nex
 
 async def test_a_draining_worker_claims_nothing_more(memory: MemoryStorage) -> None:
     async with Workshop(memory) as shop:
-        draining = asyncio.create_task(shop.worker.drain(grace_ms=1_000))
+        await shop.worker.drain(grace_ms=0)
         run = await shop.accept("hello")
-        await draining
+        await settle()
         assert (await shop.now(run)).status is RunStatus.QUEUED
 
 
@@ -536,16 +537,20 @@ async def test_after_a_long_absence_of_the_database_every_run_is_taken_up_again(
         assert sorted(set(told.attempts)) == [1, 2]
 
 
-async def test_a_lease_is_kept_by_beats_alone(storage: Storage) -> None:
-    gate = Gate(is_open=False)
-    async with Workshop(storage, lease_ms=200) as shop, Workshop(storage, alone=False, worker_id="other") as other:
+async def test_a_lease_is_kept_by_beats_alone() -> None:
+    gate, clock = Gate(is_open=False), ManualClock()
+    storage = MemoryStorage(clock.now)
+    async with Workshop(storage) as shop, Workshop(storage, alone=False, worker_id="other") as other:
         shop.supervisor.scripts["hello"] = held(gate)
-        other.supervisor.scripts["hello"] = held(gate)
         run = await shop.accept("hello")
         await gate.reached()
         epoch = (await shop.now(run)).epoch
-        await beats(shop, 25)  # more than two leases
-        assert (await shop.now(run)).epoch == epoch
+        for _ in range(4):
+            clock.advance(0.7 * LEASE_MS / 1000)
+            await beats(shop, 2)
+            other.worker.wake()
+            await settle()
+            assert (await shop.now(run)).epoch == epoch
         gate.open()
         assert set((await shop.told(run)).attempts) == {1}
 
