@@ -22,7 +22,7 @@ LINE_KEY: Final = "line"
 """Where the ASGI scope's `state` holds the `Line` of a WebSocket."""
 USER_TIMEOUT_MS: Final = 60_000
 """How long sent data may stay unacknowledged before the kernel breaks the connection, in milliseconds."""
-CLOSE_GRACE_S: Final = 5.0
+CLOSE_GRACE_S: Final = 3.0
 """How long a peer may take to answer a close, in seconds; then the connection is aborted."""
 MAX_CLOSE_REASON_BYTES: Final = 123
 _PING_BYTES: Final = 8

@@ -1,6 +1,7 @@
 """REST of files: uploads and downloads pass through, piece by piece."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from generated.apex.agent.v1 import agent_pb2 as pb
 from ws_bridge import rest_models as models
 from ws_bridge.calls import Calls, bearer
 from ws_bridge.close_codes import Reason
+from ws_bridge.early_end import EarlyEnd
 from ws_bridge.frames import Failure, Violation
 from ws_bridge.http_errors import RefusedError
 from ws_bridge.multipart import FilePart, MultipartError
@@ -23,6 +25,8 @@ CHUNK_BYTES: Final = 256 * 1024
 """The largest piece of a file in one message of the contract."""
 TRANSFER_TIMEOUT_S: Final = 600.0
 """How long one upload or download may take."""
+DISCARD_TIMEOUT_S: Final = 10.0
+"""How long a refused upload is read on, in seconds, and no further than the limit of a file."""
 FORM_OVERHEAD_BYTES: Final = 64 * 1024
 """What a form may hold beside the file."""
 SANDBOX: Final = "sandbox; default-src 'none'"
@@ -58,22 +62,7 @@ def file_routes(calls: Calls, max_upload_bytes: int) -> APIRouter:
         summary="Upload a file",
     )
     async def upload_file(request: Request, token: Token) -> Response:
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > max_upload_bytes + FORM_OVERHEAD_BYTES:
-            raise _too_large(max_upload_bytes)
-        call: _UploadCall = calls.files.UploadFile(metadata=bearer(token), timeout=TRANSFER_TIMEOUT_S)
-        try:
-            part = FilePart(request.headers.get("content-type", ""), request.stream())
-            await _upload(call, part, max_upload_bytes)
-            return message_response((await call).file, 201)
-        except MultipartError as error:
-            violation = Violation("file", str(error))
-            text = f"The upload is not usable: {error}."
-            raise RefusedError(Failure(Reason.INVALID_ARGUMENT, text, violations=(violation,))) from error
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
-        finally:
-            call.cancel()
+        return message_response(await _take_upload(calls, request, token, max_upload_bytes), 201)
 
     @router.get("/files", response_model=models.FilePage, summary="List files, newest first")
     async def list_files(token: Token, page_size: PageSize = 0, page_token: PageToken = "") -> Response:
@@ -112,8 +101,30 @@ def file_routes(calls: Calls, max_upload_bytes: int) -> APIRouter:
     return router
 
 
+async def _take_upload(calls: Calls, request: Request, token: str, max_bytes: int) -> pb.File:
+    body = request.stream()
+    call: _UploadCall = calls.files.UploadFile(metadata=bearer(token), timeout=TRANSFER_TIMEOUT_S)
+    try:
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > max_bytes + FORM_OVERHEAD_BYTES:
+            raise _too_large(max_bytes)
+        await _upload(call, FilePart(request.headers.get("content-type", ""), body), max_bytes)
+        return (await call).file
+    except MultipartError as error:
+        await _discard(body, max_bytes)
+        raise _unusable(str(error)) from error
+    except (RefusedError, grpc.aio.AioRpcError):
+        await _discard(body, max_bytes)
+        raise
+    except ClientDisconnect as error:
+        raise _unusable("the body broke off") from error  # nobody reads it
+    finally:
+        call.cancel()
+
+
 async def _upload(call: _UploadCall, part: FilePart, max_bytes: int) -> None:
     """Send the file on. When the service refuses it in the middle, stop: the call's own error says why."""
+    end = EarlyEnd(call)
     header = await part.header()
     metadata = pb.FileMetadata(name=header.name, media_type=header.media_type)
     size = 0
@@ -129,6 +140,19 @@ async def _upload(call: _UploadCall, part: FilePart, max_bytes: int) -> None:
         await call.done_writing()
     except asyncio.InvalidStateError:
         return
+    except grpc.aio.AioRpcError as error:
+        raise await end.reason(error) from error
+
+
+async def _discard(body: AsyncIterator[bytes], max_bytes: int) -> None:
+    """Read on for a while: a client that is still sending sees a broken line in place of our answer."""
+    size = 0
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(DISCARD_TIMEOUT_S):
+            async for data in body:
+                size += len(data)
+                if size > max_bytes:
+                    return
 
 
 def _download(
@@ -150,6 +174,11 @@ def _download(
         "x-content-type-options": "nosniff",
     }
     return StreamingResponse(content(), headers=headers, media_type=file.media_type or "application/octet-stream")
+
+
+def _unusable(what: str) -> RefusedError:
+    violations = (Violation("file", what),)
+    return RefusedError(Failure(Reason.INVALID_ARGUMENT, f"The upload is not usable: {what}.", violations=violations))
 
 
 def _too_large(max_bytes: int) -> RefusedError:

@@ -61,6 +61,9 @@ class Upstream:
         self._texts = EventTexts()
         self._attached = asyncio.Event()
 
+    def __len__(self) -> int:
+        return len(self._sinks)
+
     @property
     def attached(self) -> bool:
         """True while the call stands."""

@@ -15,12 +15,14 @@ EVERYTHING: Final = frozenset({"events", "runs", "threads"})
 class CuttableStorage:
     """Implements `storage.interfaces.Storage` over another one.
 
-    While a part is in `cut`, every call of it fails as when the database is away, or when this process is dead. A call
-    whose name has a gate in `gates` waits there before it does anything; `returns` holds it up on the way back.
+    While a part is in `cut`, every call of it fails as when the database is away, or when this process is dead; the
+    calls named in `failing` fail too. A call whose name has a gate in `gates` waits there before it does anything;
+    `returns` holds it up on the way back.
     """
 
     def __init__(self, inner: Storage) -> None:
         self.cut: set[str] = set()
+        self.failing: set[str] = set()
         self.gates: defaultdict[str, Gate] = defaultdict(Gate)
         self.returns: defaultdict[str, Gate] = defaultdict(Gate)
         #: The event log has faults of its own.
@@ -72,7 +74,7 @@ class _Line:
 
         async def call(*args: object, **options: object) -> object:
             await self._storage.gates[name].passage()
-            if self._part in self._storage.cut:
+            if self._part in self._storage.cut or name in self._storage.failing:
                 raise StorageUnavailableError("the line is cut")
             result = await method(*args, **options)
             await self._storage.returns[name].passage()

@@ -400,12 +400,17 @@ class ScriptedService(
         await self._user(context, "UploadFile", pb.UploadFileRequest())
         metadata = pb.FileMetadata()
         content = bytearray()
+        ended = False
         async for part in request_iterator:
             if part.WhichOneof("part") == "metadata":
                 metadata = part.metadata
                 if metadata.name.endswith(".exe"):
                     await self.fail(context, grpc.StatusCode.INVALID_ARGUMENT, "UNSUPPORTED_FILE")
+            assert not ended, "something follows the end"
             content += part.chunk
+            ended = part.WhichOneof("part") == "end"
+        if not ended:  # a caller who goes away looks like one who has sent everything
+            await self.fail(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
         file = pb.File(
             file_id=new_id(),
             name=metadata.name,
@@ -442,8 +447,9 @@ class ScriptedService(
     # --- what the bridge never calls
 
     async def WatchThread(self, request: pb.WatchThreadRequest, context: Context) -> AsyncIterator[pb.AgentEvent]:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED)
-        yield pb.AgentEvent()
+        events: list[pb.AgentEvent] = []
+        for event in events:
+            yield event
 
     async def ResolveApproval(self, request: pb.ResolveApprovalRequest, context: Context) -> pb.ResolveApprovalResponse:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED)

@@ -35,7 +35,7 @@ from agent_service.engine.worker import Worker
 from storage.interfaces import Storage
 from storage.records import RunRecord, StoredEvent, ThreadConflict
 from tests.support.cuttable_storage import EVERYTHING, CuttableStorage
-from tests.support.gates import TIMEOUT_S
+from tests.support.gates import TIMEOUT_S, Gate
 from tests.support.grammar import check_run
 
 BodyT = TypeVar("BodyT")
@@ -97,6 +97,17 @@ async def answer(work: Work) -> FinalResponse:
     await think(work)
     await say(work, f"You said {work.command.content}.")
     return FinalResponse(work.message_id, f"You said {work.command.content}.")
+
+
+def held(gate: Gate) -> Script:
+    """Return a script that answers when the gate lets it."""
+
+    async def script(work: Work) -> FinalResponse:
+        await think(work)
+        await gate.passage()
+        return await answer(work)
+
+    return script
 
 
 class ScriptedSupervisor:

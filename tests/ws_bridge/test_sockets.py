@@ -1,6 +1,7 @@
 """A signed-in socket over a real server: order, resume, limits, slow peers, dead peers, expiry, draining."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -245,6 +246,11 @@ async def test_a_dead_peer_is_found_and_freed(service: ScriptedService) -> None:
         assert b'"type":"ping"' in received
         assert (4001).to_bytes(2) in received
         await eventually(lambda: not service.sessions and not len(bridge.bridge.sockets), what="freed")
+        assert not len(bridge.bridge.upstream)
+        # It does not answer the close either: its connection is broken.
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(10):
+                await reader.read()
         writer.close()
 
 

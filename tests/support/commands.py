@@ -1,0 +1,66 @@
+"""The `apex` command, and `python -m`, as a person runs them: real processes with an environment of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.support.processes import INHERITED_VARIABLES
+
+APEX: Final = str(Path(sys.executable).with_name("apex"))
+TIMEOUT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that has ended. What is for people must never be a traceback."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_command(argv: Sequence[str], *, env: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> Finished:
+    """Run a command to its end; `env` comes on top of `INHERITED_VARIABLES`."""
+    inherited = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
+    done = subprocess.run(
+        argv,
+        env={**inherited, **env},
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def run_apex(*arguments: str, **env: str) -> Finished:
+    """Run the `apex` command to its end."""
+    return run_command([APEX, *arguments], env=env)
+
+
+def run_service(*arguments: str, **env: str) -> Finished:
+    """Run `python -m agent_service` to its end."""
+    return run_command([sys.executable, "-m", "agent_service", *arguments], env=env)
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """Return the processes that a process has started, and those that they have: id and command line."""
+    found: dict[int, str] = {}
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        found |= {child: command, **children_of(child)}
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
