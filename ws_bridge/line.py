@@ -25,6 +25,9 @@ USER_TIMEOUT_MS: Final = 60_000
 CLOSE_GRACE_S: Final = 3.0
 """How long a peer may take to answer a close, in seconds; then the connection is aborted."""
 MAX_CLOSE_REASON_BYTES: Final = 123
+UNREADABLE_UPGRADE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
 _PING_BYTES: Final = 8
 
 
@@ -106,6 +109,14 @@ class LineProtocol(WebSocketsSansIOProtocol):
         peer = transport.get_extra_info("socket")
         with suppress(OSError, AttributeError):  # not every platform and every transport has it
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None and not self.transport.is_closing():
+            # uvicorn leaves the client waiting where the upgrade request cannot be read, as with a header over 8 KiB.
+            self.handshake_complete = True
+            self.transport.write(UNREADABLE_UPGRADE)
+            self.transport.close()
 
     async def run_asgi(self) -> None:
         self.scope["state"][LINE_KEY] = self.line
