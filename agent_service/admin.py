@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
@@ -30,18 +31,26 @@ class AdminServer:
         ping: Callable[[], Awaitable[None]],
         is_draining: Callable[[], bool],
     ) -> None:
-        host, port = split_address(address)
+        self._address = split_address(address)
         app = FastAPI(openapi_url=None)
         app.get("/healthz")(_healthz)
         app.get("/readyz")(_readyz(ping, is_draining))
         app.get("/metrics")(_metrics(metrics))
-        config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start to listen."""
-        self._task = asyncio.create_task(self._server.serve(), name="admin")
+        """Start to listen. Raises `OSError` when the address is taken or not ours."""
+        host, _ = self._address
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(self._address)
+        except OSError:
+            listener.close()
+            raise
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="admin")
 
     async def close(self) -> None:
         """Stop."""

@@ -2,25 +2,28 @@
 
 import asyncio
 import signal
+import ssl
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
 
 from agent_service.admin import AdminServer
 from agent_service.agents.data import DATA
 from agent_service.agents.supervisor import SUPERVISOR
 from agent_service.agents.triage import TRIAGE
-from agent_service.api.auth import KeySource, SecretKey, TokenIssuer, TokenVerifier
+from agent_service.api.auth import PRINTABLE, KeySource, SecretKey, TokenIssuer, TokenVerifier
 from agent_service.api.jwks import JwksKeys
 from agent_service.api.options import ApiOptions, TlsFiles
 from agent_service.api.server import AddressInUseError, ApiServer, Engine
 from agent_service.api.wire import ProtoCodec
+from agent_service.engine.agent import Agent
 from agent_service.engine.attempt import Attempts, RunSupervisor
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.clock import SystemClock, SystemIds
@@ -31,11 +34,12 @@ from agent_service.engine.registry import Registry
 from agent_service.engine.runs import Runs
 from agent_service.engine.supervisor import Supervisor
 from agent_service.engine.threads import Threads
+from agent_service.engine.tool import Tool
 from agent_service.engine.worker import Worker
 from agent_service.llm.loop import ModelLoop
-from agent_service.llm.models import Models, ModelSetupError
+from agent_service.llm.models import Models, ModelSetupError, ModelSource
 from agent_service.logs import configure_logs
-from agent_service.settings import Settings, SettingsError, development_secret
+from agent_service.settings import Settings, SettingsError, StartError, development_secret
 from agent_service.tools.data import data_tools
 from agent_service.tools.sandbox import Sandbox
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
@@ -57,10 +61,6 @@ _START_ERRORS: Final = (
 )
 
 
-class StartError(Exception):
-    """The machine refuses what the service needs. The text is for the person who starts it."""
-
-
 @dataclass(frozen=True, slots=True)
 class App:
     """A service that listens. `port` is the one that was bound."""
@@ -78,16 +78,29 @@ class App:
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, *, supervisor: RunSupervisor | None = None) -> AsyncIterator[App]:
-    """Open everything, listen, and close everything in the opposite order. A scripted `supervisor` replaces ours."""
+async def open_app(
+    settings: Settings,
+    *,
+    agents: Sequence[Agent] = (),
+    tools: Sequence[Tool[BaseModel]] = (),
+    models: ModelSource | None = None,
+    supervisor: RunSupervisor | None = None,
+) -> AsyncIterator[App]:
+    """Open everything, listen, and close everything in the opposite order.
+
+    `agents` and `tools` come beside ours; `models` and `supervisor` replace ours.
+    """
     clock, ids, codec, metrics = SystemClock(), SystemIds(), ProtoCodec(), CollectorRegistry()
-    models = Models([settings.model])
-    storage = await open_storage(settings.database_url, settings.data_dir)
+    models = models or Models([settings.model])
+    with _data_dir(settings):
+        storage = await open_storage(settings.database_url, settings.data_dir)
     sandbox = Sandbox()
     try:
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        registry = Registry([SUPERVISOR, TRIAGE, DATA], data_tools(storage.files, sandbox, clock))
+        own_tools = data_tools(storage.files, sandbox, clock)
+        registry = Registry([SUPERVISOR, TRIAGE, DATA, *agents], [*own_tools, *tools])
+        _check_timeouts(settings, registry)
         attempts = Attempts(
             storage=storage,
             journal=journal,
@@ -170,7 +183,11 @@ async def _admin(settings: Settings, metrics: CollectorRegistry, storage: Storag
         yield
         return
     admin = AdminServer(settings.service_admin_address, metrics, storage.ping, lambda: runs.is_draining)
-    await admin.start()
+    try:
+        await admin.start()
+    except OSError as error:
+        name = f"APEX_SERVICE_ADMIN_ADDRESS={settings.service_admin_address}"
+        raise StartError(f"{name} cannot be listened on: {error.strerror}. Set it to a free address.") from error
     try:
         yield
     finally:
@@ -202,14 +219,26 @@ async def serve(settings: Settings) -> None:
 
 
 async def migrate(settings: Settings) -> None:
-    """Bring the database's schema up to date."""
-    await migrate_storage(settings.database_url, settings.data_dir)
+    """Bring the database's schema up to date. Raises `StartError`."""
+    try:
+        with _data_dir(settings):
+            await migrate_storage(settings.database_url, settings.data_dir)
+    except _START_ERRORS as error:
+        raise StartError(str(error)) from error
 
 
 def issue_token(settings: Settings, user_id: str, scope: str, expires_in_s: int) -> str:
-    """Return a token signed with this deployment's secret. Raises `SettingsError` where tokens come from elsewhere."""
+    """Return a token signed with this deployment's secret.
+
+    Raises:
+        SettingsError: the tokens of this deployment come from elsewhere.
+        StartError: the development secret cannot be read.
+        ValueError: no service would take a token of this user.
+    """
     if settings.jwks_url:
         raise SettingsError(("APEX_JWKS_URL is set: the tokens of this deployment are made elsewhere",))
+    if not PRINTABLE.fullmatch(user_id):
+        raise ValueError("must be 1 to 128 printable ASCII characters without spaces")
     token, _ = _issuer(settings).issue(user_id, scope, expires_in_s * 1000)
     return token
 
@@ -227,10 +256,39 @@ def api_options(settings: Settings) -> ApiOptions:
     )
 
 
+@contextmanager
+def _data_dir(settings: Settings) -> Iterator[None]:
+    """Say in words that the data directory cannot be used."""
+    try:
+        yield
+    except OSError as error:
+        text = f"The data directory {str(settings.data_dir)!r} cannot be used: {error.strerror}."
+        raise StartError(f"{text} Set APEX_DATA_DIR to one that you can write to.") from error
+
+
+def _check_timeouts(settings: Settings, registry: Registry) -> None:
+    """See to it that a step can wait for each of its tools. Raises `SettingsError`."""
+    longest = max(registry.tools.values(), key=lambda tool: tool.timeout_ms)
+    if settings.agent_execution_timeout_s * 1000 <= longest.timeout_ms:
+        given = f"APEX_AGENT_EXECUTION_TIMEOUT_S={settings.agent_execution_timeout_s:g}"
+        text = f"{given}: must be greater than {longest.timeout_ms / 1000:g}, the timeout of the tool {longest.name}"
+        raise SettingsError((text,))
+
+
 def _tls(settings: Settings) -> TlsFiles | None:
+    """Read the files of TLS. Raises `SettingsError` for what no server could use."""
     if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
         return None
     client_ca = settings.grpc_tls_client_ca
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(settings.grpc_tls_cert, settings.grpc_tls_key, password=lambda: "")
+        if client_ca:
+            context.load_verify_locations(client_ca)
+    except OSError as error:  # that of ssl among them
+        names = "APEX_GRPC_TLS_CERT, APEX_GRPC_TLS_KEY and APEX_GRPC_TLS_CLIENT_CA"
+        text = f"{names} must be a certificate, its key without a password, and an authority, as PEM: {error}"
+        raise SettingsError((text,)) from error
     return TlsFiles(
         certificate=settings.grpc_tls_cert.read_bytes(),
         key=settings.grpc_tls_key.read_bytes(),
@@ -251,10 +309,12 @@ def _issuer(settings: Settings) -> TokenIssuer:
         audience=settings.jwt_audience,
         clock=SystemClock(),
         ids=SystemIds(),
+        algorithm=settings.algorithms[0],
     )
 
 
 def _secret(settings: Settings) -> str:
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()
-    return development_secret(settings.data_dir)
+    with _data_dir(settings):
+        return development_secret(settings.data_dir)

@@ -4,8 +4,10 @@ import asyncio
 import os
 import runpy
 import sys
+import uuid
 import webbrowser
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -13,12 +15,11 @@ import grpc
 import typer
 
 from agent_service.processes import run_both
-from agent_service.settings import Settings, SettingsError, load_settings
+from agent_service.settings import SettingsError, StartError, load_settings, variables_of
 from agent_service.terminal import CHANNEL_OPTIONS, Client, Screen, dev_token
 from generated.apex.agent.v1 import agent_pb2
 
 EXIT_FAILED: Final = 1
-EXIT_SETTINGS: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -30,7 +31,11 @@ EnvFile = Annotated[Path | None, typer.Option("--env-file", help="A file of NAME
 
 
 @app.command()
-def up(*, open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the chat.")] = True) -> None:
+def up(
+    *,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the chat in a browser.")] = True,
+    env_file: EnvFile = None,
+) -> None:
     """Run the agent service and the bridge together, on this machine."""
 
     def ready(address: str) -> None:
@@ -38,19 +43,24 @@ def up(*, open_browser: Annotated[bool, typer.Option("--open/--no-open", help="O
         if open_browser and sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
             webbrowser.open(address)
 
-    raise typer.Exit(asyncio.run(run_both(os.environ, ready)))
+    def warn(text: str) -> None:
+        typer.echo(text, err=True)
+
+    with _refusing():
+        environ = variables_of(os.environ, env_file)
+    raise typer.Exit(asyncio.run(run_both(environ, ready, warn)))
 
 
 @app.command()
-def agent() -> None:
+def agent(env_file: EnvFile = None) -> None:
     """Run the agent service alone."""
-    _run_module("agent_service")
+    _run_module("agent_service", env_file)
 
 
 @app.command()
-def bridge() -> None:
+def bridge(env_file: EnvFile = None) -> None:
     """Run the WebSocket bridge alone."""
-    _run_module("ws_bridge")
+    _run_module("ws_bridge", env_file)
 
 
 @app.command()
@@ -58,7 +68,8 @@ def migrate(env_file: EnvFile = None) -> None:
     """Bring the database's schema up to date."""
     from agent_service.app import migrate as migrate_database
 
-    asyncio.run(migrate_database(_settings(env_file)))
+    with _refusing():
+        asyncio.run(migrate_database(load_settings(os.environ, env_file)))
     typer.echo("The database is up to date.")
 
 
@@ -72,10 +83,12 @@ def token(
     """Print a token that this service's secret signs: for scripts and first steps."""
     from agent_service.app import issue_token
 
-    try:
-        typer.echo(issue_token(_settings(env_file), user, scope, expires_in_s))
-    except SettingsError as error:
-        _refuse(error)
+    with _refusing():
+        settings = load_settings(os.environ, env_file)
+        try:
+            typer.echo(issue_token(settings, user, scope, expires_in_s))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--user") from None
 
 
 @app.command()
@@ -95,8 +108,10 @@ def chat(
         thread_id=thread,
         agent=agent_name,
         references=[agent_pb2.Reference(file_id=file_id) for file_id in file or ()],
+        # A key of ours: a second call finds the run of the first, and Ctrl-C stops it before we know its id.
+        client_message_id=str(uuid.uuid4()),
     )
-    _exit_with(_chat(request, target, user_token, as_json=as_json))
+    _exit_with(_chat(request, target, user_token, as_json=as_json), target)
 
 
 @app.command()
@@ -109,20 +124,19 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Show a run's events again, and what still comes. Exit code 0 only if the run succeeded."""
-    _exit_with(_replay(run_id, after_seq, target, user_token, as_json=as_json))
+    _exit_with(_replay(run_id, after_seq, target, user_token, as_json=as_json), target)
 
 
 async def _chat(request: agent_pb2.RunAgentRequest, target: str, token_: str, *, as_json: bool) -> bool:
-    screen, run_id = Screen(as_json=as_json), ""
+    screen = Screen(as_json=as_json)
     async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
-        client = Client(channel, token_ or await dev_token(channel, "dev"))
+        client = Client(channel, token_ or await dev_token(channel, "dev"), screen.warn)
         try:
             async for event in client.run(request):
-                run_id = event.run_id
                 screen.show(event)
         except asyncio.CancelledError:
-            if run_id:
-                await client.cancel(run_id)
+            await client.cancel(request.client_message_id)
+            screen.warn("Stopped.")
             raise
         finally:
             screen.close()
@@ -132,7 +146,7 @@ async def _chat(request: agent_pb2.RunAgentRequest, target: str, token_: str, *,
 async def _replay(run_id: str, after_seq: int, target: str, token_: str, *, as_json: bool) -> bool:
     screen = Screen(as_json=as_json)
     async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
-        client = Client(channel, token_ or await dev_token(channel, "dev"))
+        client = Client(channel, token_ or await dev_token(channel, "dev"), screen.warn)
         try:
             async for event in client.replay(run_id, after_seq):
                 screen.show(event)
@@ -141,34 +155,42 @@ async def _replay(run_id: str, after_seq: int, target: str, token_: str, *, as_j
     return screen.succeeded
 
 
-def _exit_with(work: Coroutine[None, None, bool]) -> None:
+def _exit_with(work: Coroutine[None, None, bool], target: str) -> NoReturn:
     """Run `work` and leave with its exit code; say in words what went wrong."""
     try:
         succeeded = asyncio.run(work)
     except grpc.aio.AioRpcError as error:
-        typer.echo(f"{error.code().name}: {error.details()}", err=True)
+        typer.echo(_in_words(error, target), err=True)
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     raise typer.Exit(0 if succeeded else EXIT_FAILED)
 
 
-def _settings(env_file: Path | None) -> Settings:
+def _in_words(error: grpc.aio.AioRpcError, target: str) -> str:
+    """Return what to tell a person about a call that failed."""
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE if not error.trailing_metadata():  # gRPC's own word, not the service's
+            return f"No agent service answers at {target}. Start one with `apex up`, or name another with --target."
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return f"The service at {target} gives no development tokens. Set APEX_TOKEN to a token of yours."
+        case code:
+            return f"{code.name}: {error.details()}"
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Leave with the error's words and exit code when the settings or the machine do not allow what was asked."""
     try:
-        return load_settings(os.environ, env_file)
-    except SettingsError as error:
-        _refuse(error)
+        yield
+    except (SettingsError, StartError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(error.exit_code) from None
 
 
-def _refuse(error: SettingsError) -> NoReturn:
-    for problem in error.problems:
-        typer.echo(problem, err=True)
-    raise typer.Exit(EXIT_SETTINGS)
-
-
-def _run_module(name: str) -> None:
+def _run_module(name: str, env_file: Path | None) -> None:
     """Run a package as `python -m` does, in this process."""
-    sys.argv = [name]
+    sys.argv = [name, *(("--env-file", str(env_file)) if env_file else ())]
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 

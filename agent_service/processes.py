@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +21,14 @@ MAX_RESTARTS: Final = 5
 
 RESTART_WINDOW_S: Final = 60
 
+_LEASH: Final = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, "-m", sys.argv[2]])
+"""
+"""Run before a child's own code: PR_SET_PDEATHSIG (1) makes Linux stop it should this process be killed."""
+
 
 @dataclass(slots=True)
 class Child:
@@ -32,28 +41,34 @@ class Child:
     restarts: list[float] = field(default_factory=list)
 
     async def start(self) -> None:
-        """Start it and wait until it listens. Raises `ChildFailedError` when it ends instead."""
+        """Start it and wait until it listens. Raises `ChildFailedError` when it ends, or takes too long, instead."""
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            self.module,
+            *self._command(),
             env=self.env,
             stdout=asyncio.subprocess.PIPE,
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C goes to the parent, which stops the children in order
         )
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            self.address = await self._ready_line()
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                self.address = await self._ready_line()
+        except TimeoutError:
+            raise ChildFailedError(f"{self.module} does not listen after {READY_TIMEOUT_S} s", 1) from None
+
+    def _command(self) -> Sequence[str]:
+        if sys.platform != "linux":
+            return (sys.executable, "-m", self.module)
+        return (sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), self.module)
 
     async def _ready_line(self) -> str:
         process = self._running()
         if process.stdout is None:
-            raise ChildFailedError(self.module, 1)
+            raise ChildFailedError(f"{self.module} has no output", 1)
         while line := (await process.stdout.readline()).decode(errors="replace").strip():
             _, found, address = line.partition(" listening on ")
             if found:
                 return address
-        raise ChildFailedError(self.module, await process.wait())
+        raise _ended(self.module, await process.wait())
 
     async def wait(self) -> int:
         """Return the exit code; negative for a signal."""
@@ -63,13 +78,17 @@ class Child:
         """Ask it to stop, and see to it that it does."""
         if self.process is None or self.process.returncode is not None:
             return
-        self.process.send_signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self.process.wait()
         except TimeoutError:
-            self.process.kill()
+            self.kill()
             await self.process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._signal(signal.SIGKILL)
 
     def may_restart(self, code: int) -> bool:
         """Return whether a child that ended with `code` is started again: one that was killed, not too often."""
@@ -80,32 +99,39 @@ class Child:
         self.restarts.append(now)
         return True
 
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self.process is not None:
+                self.process.send_signal(number)
+
     def _running(self) -> asyncio.subprocess.Process:
         if self.process is None:
-            raise ChildFailedError(self.module, 1)
+            raise ChildFailedError(f"{self.module} was not started", 1)
         return self.process
 
 
 class ChildFailedError(Exception):
     """A child ended before it listened, or ended for good. It has said why on standard error."""
 
-    def __init__(self, module: str, code: int) -> None:
-        super().__init__(f"{module} ended with exit code {code}")
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
         self.code = code if code > 0 else 1
 
 
-async def run_both(environ: Mapping[str, str], ready: Callable[[str], None]) -> int:
+def _ended(module: str, code: int) -> ChildFailedError:
+    return ChildFailedError(f"{module} ended with exit code {code}", code)
+
+
+async def run_both(environ: Mapping[str, str], ready: Callable[[str], None], warn: Callable[[str], None]) -> int:
     """Run the service and the bridge until a signal comes or one fails for good; return the exit code.
 
-    `ready` is called once with the chat's address. A child that is killed is started again: the other one and every
-    browser wait for it and go on where they were.
+    `ready` is called once with the chat's address, `warn` with what people should know about the children. A child
+    that is killed is started again: the other one and every browser wait for it and go on where they were. A second
+    signal ends both at once.
     """
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-    service = Child("agent_service", dict(environ))
-    bridge = Child("ws_bridge", dict(environ))
+    service, bridge = Child("agent_service", environ), Child("ws_bridge", environ)
+    _stop_on_signals(stopping, (service, bridge))
     stopped = asyncio.create_task(stopping.wait())
     try:
         await _unless(stopped, service.start())
@@ -116,16 +142,29 @@ async def run_both(environ: Mapping[str, str], ready: Callable[[str], None]) -> 
             _fix_ports(service, bridge, environ)
             ready(bridge.address)
         while not stopping.is_set():
-            await _keep_alive(stopped, (service, bridge))
+            await _keep_alive(stopped, (service, bridge), warn)
     except ChildFailedError as error:
+        warn(str(error))
         return error.code
-    except TimeoutError:
-        return 1
     finally:
         stopped.cancel()
         await bridge.stop()
         await service.stop()
     return 0
+
+
+def _stop_on_signals(stopping: asyncio.Event, children: tuple[Child, ...]) -> None:
+    """Stop in order at the first signal (a closed terminal sends one too), at once at the second."""
+
+    def stop() -> None:
+        if stopping.is_set():
+            for child in children:
+                child.kill()
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)
 
 
 def _fix_ports(service: Child, bridge: Child, environ: Mapping[str, str]) -> None:
@@ -146,7 +185,7 @@ async def _unless(stopped: asyncio.Task[bool], work: Coroutine[None, None, None]
     task.result()
 
 
-async def _keep_alive(stopped: asyncio.Task[bool], children: tuple[Child, ...]) -> None:
+async def _keep_alive(stopped: asyncio.Task[bool], children: tuple[Child, ...], warn: Callable[[str], None]) -> None:
     """Wait until a child ends, and start it again. Raises `ChildFailedError` when it is not to be."""
     waits = {asyncio.create_task(child.wait()): child for child in children}
     done, pending = await asyncio.wait({stopped, *waits}, return_when=asyncio.FIRST_COMPLETED)
@@ -159,6 +198,6 @@ async def _keep_alive(stopped: asyncio.Task[bool], children: tuple[Child, ...]) 
             continue
         code = task.result()
         if not child.may_restart(code):
-            raise ChildFailedError(child.module, code)
-        sys.stderr.write(f"{child.module} was killed (signal {-code}); starting it again\n")
-        await child.start()
+            raise _ended(child.module, code)
+        warn(f"{child.module} was killed (signal {-code}); starting it again")
+        await _unless(stopped, child.start())

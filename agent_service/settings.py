@@ -4,22 +4,30 @@ import argparse
 import contextlib
 import ipaddress
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 PREFIX: Final = "APEX_"
 """Of every variable."""
 
-MIN_SECRET_BYTES: Final = 32
-"""Of a token secret: HS256 needs a key as long as its digest."""
+MIN_SECRET_BYTES: Final = MappingProxyType({"HS256": 32, "HS384": 48, "HS512": 64})
+"""Of a token secret, by the algorithm that it signs with: the key is as long as the digest."""
+
+PUBLIC_KEY_ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+"""What keys of an issuer may sign with."""
+
+DEVELOPMENT_SECRET_BYTES: Final = 32
+"""Of chance in the development secret, which is twice as long in hexadecimal."""
 
 SECRET_FILE: Final = "dev-jwt-secret"  # noqa: S105 - a file name
 """In the data directory: the development secret, made at the first start."""
@@ -44,9 +52,17 @@ class Environment(StrEnum):
 class SettingsError(Exception):
     """The settings do not hold. `problems` names every one of them, values included, secrets hidden."""
 
+    exit_code: Final = 2
+
     def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\n".join(problems))
+        super().__init__("\n  ".join(("The settings are wrong:", *problems)))
         self.problems = problems
+
+
+class StartError(Exception):
+    """The machine refuses what the service needs. The text is for the person who starts it."""
+
+    exit_code: Final = 1
 
 
 class Settings(BaseModel):
@@ -88,53 +104,30 @@ class Settings(BaseModel):
     def _database(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in {"postgresql+asyncpg", "sqlite+aiosqlite"}:
             raise ValueError("must begin with postgresql+asyncpg:// or sqlite+aiosqlite://")
+        _ = urlsplit(value).port  # raises what it has to say about it
         return value
 
-    @field_validator("jwt_secret")
+    @field_validator("jwks_url")
     @classmethod
-    def _secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
-            raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes long")
+    def _jwks(cls, value: str) -> str:
+        if value and not (urlsplit(value).scheme in {"https", "http"} and urlsplit(value).hostname):
+            raise ValueError("must be a URL such as https://issuer.example.com/.well-known/jwks.json")
         return value
 
-    @model_validator(mode="after")
-    def _together(self) -> Self:
-        checks = (
-            (
-                self.run_timeout_s <= self.agent_execution_timeout_s,
-                "APEX_RUN_TIMEOUT_S must be greater than APEX_AGENT_EXECUTION_TIMEOUT_S",
-            ),
-            (
-                (self.grpc_tls_cert is None) is not (self.grpc_tls_key is None),
-                "APEX_GRPC_TLS_CERT and APEX_GRPC_TLS_KEY must be set together",
-            ),
-            (
-                self.grpc_tls_client_ca is not None and self.grpc_tls_cert is None,
-                "APEX_GRPC_TLS_CLIENT_CA needs APEX_GRPC_TLS_CERT and APEX_GRPC_TLS_KEY",
-            ),
-            (
-                self.jwt_secret is not None and bool(self.jwks_url),
-                "APEX_JWT_SECRET and APEX_JWKS_URL exclude each other",
-            ),
-            (
-                self.environment.is_local and not is_loopback(self.grpc_address),
-                f"APEX_GRPC_ADDRESS={self.grpc_address!r} must be on loopback in {self.environment}",
-            ),
-            (
-                self.environment.is_local
-                and bool(self.service_admin_address)
-                and not is_loopback(self.service_admin_address),
-                f"APEX_SERVICE_ADMIN_ADDRESS={self.service_admin_address!r} must be on loopback in {self.environment}",
-            ),
-            (
-                not self.environment.is_local and self.jwt_secret is None and not self.jwks_url,
-                f"APEX_JWT_SECRET or APEX_JWKS_URL must be set in {self.environment}",
-            ),
-        )
-        problems = [text for wrong, text in checks if wrong]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+    @field_validator("model")
+    @classmethod
+    def _model(cls, value: str) -> str:
+        provider, separator, name = value.partition(":")
+        if value != "offline" and not (provider.strip() and separator and name.strip()):
+            raise ValueError("must be 'offline' or 'provider:name', for example openai:gpt-4o")
+        return value
+
+    @field_validator("grpc_tls_cert", "grpc_tls_key", "grpc_tls_client_ca")
+    @classmethod
+    def _file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("must be a PEM file; there is none")
+        return value
 
     @property
     def messages_per_minute(self) -> int:
@@ -152,26 +145,103 @@ class Settings(BaseModel):
         return tuple(name.strip() for name in self.jwt_algorithms.split(",") if name.strip())
 
 
+def variables_of(environ: Mapping[str, str], env_file: Path | None) -> Mapping[str, str]:
+    """Return `environ` on top of the file's NAME=value lines. Raises `SettingsError` if there is no such file."""
+    if env_file is None:
+        return environ
+    try:
+        with env_file.open(encoding="utf-8") as lines:
+            found = dotenv_values(stream=lines)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SettingsError((f"--env-file {str(env_file)!r} cannot be read: {reason}",)) from None
+    return {**{name: value for name, value in found.items() if value is not None}, **environ}
+
+
 def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
     """Read `environ`, and `env_file` beneath it; variables of others are ignored. Raises `SettingsError`."""
-    if env_file is not None and not env_file.is_file():
-        raise SettingsError((f"--env-file: there is no file {str(env_file)!r}",))
-    variables = {**(dotenv_values(env_file) if env_file else {}), **environ}
+    variables = variables_of(environ, env_file)
     names = {f"{PREFIX}{field.upper()}": field for field in Settings.model_fields}
     values = {names[name]: value for name, value in variables.items() if name in names and value}
+    wrong: frozenset[str] = frozenset()
+    problems: list[str] = []
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(tuple(line for item in error.errors() for line in _problem(item).splitlines())) from None
+        problems = [_problem(item) for item in error.errors()]
+        wrong = frozenset(str(item["loc"][0]) for item in error.errors())
+        settings = Settings.model_validate({name: value for name, value in values.items() if name not in wrong})
+    # What a wrong setting would have meant together with others, nobody knows.
+    problems += [text for fields, text in _together(settings) if not wrong.intersection(fields)]
+    if problems:
+        raise SettingsError(tuple(problems))
+    return settings
+
+
+def _together(settings: Settings) -> Iterator[tuple[Collection[str], str]]:
+    """Yield what is wrong between settings that are fine one by one, with their names."""
+    if settings.run_timeout_s <= settings.agent_execution_timeout_s:
+        step = f"APEX_AGENT_EXECUTION_TIMEOUT_S={settings.agent_execution_timeout_s:g}"
+        text = f"APEX_RUN_TIMEOUT_S={settings.run_timeout_s:g}: must be greater than {step}: a run has several steps"
+        yield ("run_timeout_s", "agent_execution_timeout_s"), text
+    yield from _tls_problems(settings)
+    yield from _token_problems(settings)
+    if not settings.environment.is_local:
+        return
+    for name in ("grpc_address", "service_admin_address"):
+        address = str(getattr(settings, name))
+        if address and not is_loopback(address):
+            where = f"must be a loopback address such as 127.0.0.1 in {settings.environment}"
+            text = f"{PREFIX}{name.upper()}={address!r}: {where}; set APEX_ENVIRONMENT=production to serve a network"
+            yield ("environment", name), text
+
+
+def _tls_problems(settings: Settings) -> Iterator[tuple[Collection[str], str]]:
+    fields = ("grpc_tls_cert", "grpc_tls_key", "grpc_tls_client_ca")
+    if (settings.grpc_tls_cert is None) is not (settings.grpc_tls_key is None):
+        yield fields, "APEX_GRPC_TLS_CERT and APEX_GRPC_TLS_KEY must be set together"
+    if settings.grpc_tls_client_ca is not None and settings.grpc_tls_cert is None:
+        yield fields, "APEX_GRPC_TLS_CLIENT_CA needs APEX_GRPC_TLS_CERT and APEX_GRPC_TLS_KEY"
+
+
+def _token_problems(settings: Settings) -> Iterator[tuple[Collection[str], str]]:
+    fields = ("environment", "jwt_secret", "jwks_url", "jwt_algorithms")
+    if settings.jwt_secret is not None and settings.jwks_url:
+        yield fields, "APEX_JWT_SECRET and APEX_JWKS_URL exclude each other: set one of them"
+    elif settings.jwks_url:
+        if not settings.algorithms or not PUBLIC_KEY_ALGORITHMS.issuperset(settings.algorithms):
+            which = f"the algorithms of its keys, of {', '.join(sorted(PUBLIC_KEY_ALGORITHMS))}, separated by commas"
+            text = f"APEX_JWT_ALGORITHMS={settings.jwt_algorithms!r}: must name, with APEX_JWKS_URL, {which}"
+            yield fields, text
+        if not settings.environment.is_local and urlsplit(settings.jwks_url).scheme != "https":
+            yield fields, f"APEX_JWKS_URL={settings.jwks_url!r}: must begin with https:// in {settings.environment}"
+    elif settings.jwt_algorithms not in MIN_SECRET_BYTES:
+        known = ", ".join(MIN_SECRET_BYTES)
+        yield fields, f"APEX_JWT_ALGORITHMS={settings.jwt_algorithms!r}: must be one of {known} with a secret"
+    elif settings.jwt_secret is not None:
+        least = MIN_SECRET_BYTES[settings.jwt_algorithms]
+        if len(settings.jwt_secret.get_secret_value().encode()) < least:
+            text = f"must be at least {least} bytes long for {settings.jwt_algorithms}"
+            yield fields, f"APEX_JWT_SECRET=(hidden): {text}"
+    elif not settings.environment.is_local:
+        yield fields, f"APEX_JWT_SECRET or APEX_JWKS_URL must be set in {settings.environment}"
 
 
 def _problem(item: ErrorDetails) -> str:
-    message = item["msg"].removeprefix("Value error, ")
-    if not item["loc"]:
-        return message
-    name = f"{PREFIX}{str(item['loc'][0]).upper()}"
-    value = "(hidden)" if "secret" in name.lower() or "url" in name.lower() else repr(item["input"])
-    return f"{name}={value}: {message[0].lower()}{message[1:]}"
+    name = str(item["loc"][0])
+    message = item["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+    return f"{PREFIX}{name.upper()}={_shown(name, str(item['input']))}: {message}"
+
+
+def _shown(name: str, value: str) -> str:
+    """Return a value as it may be shown: secrets and passwords hidden."""
+    if "secret" in name:
+        return "(hidden)"
+    if "://" not in value:
+        return repr(value)
+    scheme, _, rest = value.partition("://")
+    account, at, place = rest.rpartition("@")
+    return repr(f"{scheme}://{account.partition(':')[0]}:(hidden)@{place}" if at and ":" in account else value)
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -197,12 +267,12 @@ def is_loopback(address: str) -> bool:
 def development_secret(data_dir: Path) -> str:
     """Return the data directory's development secret; make it at the first call, readable by the owner only."""
     path = data_dir / SECRET_FILE
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever makes it first makes it private
     if not path.exists():
         # Written aside and linked, so that a racing process sees the whole secret or none.
         draft = data_dir / f"{SECRET_FILE}.{secrets.token_hex(8)}"
         draft.touch(mode=0o600)
-        draft.write_text(secrets.token_hex(MIN_SECRET_BYTES))
+        draft.write_text(secrets.token_hex(DEVELOPMENT_SECRET_BYTES))
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(draft)
         draft.unlink()

@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -18,6 +18,9 @@ from generated.apex.agent.v1 import agent_pb2, agent_pb2_grpc
 
 RETRY_DELAYS_S: Final = (0.2, 0.5, 1, 2, 4, 4, 4, 4, 4)
 """Pauses before a cut stream is taken up again."""
+
+CANCEL_TIMEOUT_S: Final = 5
+"""How long to wait for the word that a run is asked to stop."""
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.http2.bdp_probe", 0),
@@ -41,20 +44,28 @@ class EventCall(Protocol):
 
 @dataclass(slots=True)
 class Client:
-    """Talks to the service with a user's token."""
+    """Talks to the service with a user's token. `warn` is told why a stream pauses."""
 
     channel: grpc.aio.Channel
     token: str
+    warn: Callable[[str], None]
 
-    async def run(self, request: agent_pb2.RunAgentRequest) -> AsyncIterator[agent_pb2.AgentEvent]:
-        """Yield the events of a new run, each once, over as many connections as it takes."""
-        request.client_message_id = request.client_message_id or str(uuid.uuid4())
+    def run(self, request: agent_pb2.RunAgentRequest) -> AsyncIterator[agent_pb2.AgentEvent]:
+        """Yield the events of a new run, each once, over as many connections as it takes.
+
+        The request needs a `client_message_id`: a second call finds the run of the first by it.
+        """
         stub = agent_pb2_grpc.AgentServiceStub(self.channel)
-        run_id, last_seq, failures = "", 0, 0
+        return self._follow(lambda: stub.RunAgent(request, metadata=self._metadata()), 0)
+
+    def replay(self, run_id: str, after_seq: int) -> AsyncIterator[agent_pb2.AgentEvent]:
+        """Yield a run's events after the cursor, then live, to the end, each once."""
+        return self._follow(lambda: self._watch(run_id, after_seq), after_seq)
+
+    async def _follow(self, begin: Callable[[], EventCall], last_seq: int) -> AsyncIterator[agent_pb2.AgentEvent]:
+        run_id, failures = "", 0
         while True:
-            call: EventCall = (
-                self._watch(run_id, last_seq) if run_id else stub.RunAgent(request, metadata=self._metadata())
-            )
+            call = self._watch(run_id, last_seq) if run_id else begin()
             try:
                 async for event in call:
                     run_id, last_seq, failures = event.run_id, event.seq, 0
@@ -62,6 +73,8 @@ class Client:
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE or failures >= len(RETRY_DELAYS_S):
                     raise
+                if not failures:
+                    self.warn("The service does not answer. Trying again …")
                 await asyncio.sleep(RETRY_DELAYS_S[failures])
                 failures += 1
             else:
@@ -69,20 +82,12 @@ class Client:
             finally:
                 call.cancel()
 
-    async def replay(self, run_id: str, after_seq: int) -> AsyncIterator[agent_pb2.AgentEvent]:
-        """Yield a run's events after the cursor, then live, to the end."""
-        call = self._watch(run_id, after_seq)
-        try:
-            async for event in call:
-                yield event
-        finally:
-            call.cancel()
-
-    async def cancel(self, run_id: str) -> None:
-        """Ask a run to stop."""
+    async def cancel(self, client_message_id: str) -> None:
+        """Ask a run to stop. Nothing happens if there is none, or nobody to ask."""
         stub = agent_pb2_grpc.AgentServiceStub(self.channel)
-        request = agent_pb2.CancelRunRequest(run_id=run_id, reason="Stopped in the terminal.")
-        await stub.CancelRun(request, metadata=self._metadata())
+        request = agent_pb2.CancelRunRequest(client_message_id=client_message_id, reason="Stopped in the terminal.")
+        with suppress(grpc.aio.AioRpcError):
+            await stub.CancelRun(request, metadata=self._metadata(), timeout=CANCEL_TIMEOUT_S)
 
     def _watch(self, run_id: str, after_seq: int) -> "EventCall":
         stub = agent_pb2_grpc.AgentServiceStub(self.channel)
@@ -94,7 +99,10 @@ class Client:
 
 
 class Screen:
-    """Shows events: as lines of JSON, or as steps and Markdown."""
+    """Shows events: as lines of JSON, or as steps on standard error and the answer on standard output.
+
+    The answer is laid out on a terminal, and plain Markdown where it is sent somewhere else.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -143,7 +151,7 @@ class Screen:
             case "agent_handoff":
                 self._line("→", f"{event.agent_handoff.to_agent}: {event.agent_handoff.reason}", "cyan")
             case "agent_progress" if event.agent_progress.message:
-                self._line(" ", event.agent_progress.message, "dim")
+                self._line(" ", _progress(event.agent_progress), "dim")
             case "tool_executing":
                 self._line("▸", f"{event.tool_executing.tool_name}: {event.tool_executing.description}", "")
             case "artifact_created":
@@ -163,11 +171,18 @@ class Screen:
 
     def _finish(self, content: str) -> None:
         """Leave the whole answer on the screen."""
-        if self._live is None:
+        if not self._answer.is_terminal:
+            sys.stdout.write(f"{content.rstrip()}\n")
+            sys.stdout.flush()
+        elif self._live is None:
             self._answer.print(Markdown(content))
-            return
-        self._live.update(Markdown(content))
-        self.close()
+        else:
+            self._live.update(Markdown(content))
+            self.close()
+
+    def warn(self, text: str) -> None:
+        """Show something that is no event."""
+        self._line("!", text, "yellow")
 
     def close(self) -> None:
         """Stop redrawing."""
@@ -177,7 +192,8 @@ class Screen:
 
     def _show_end(self, event: agent_pb2.AgentEvent) -> None:
         usage, ms = event.agent_completed.usage, event.agent_completed.execution_time_ms
-        line = f"{event.agent_completed.message} {ms / 1000:.1f} s, {usage.tool_calls} tool calls"
+        calls = "1 tool call" if usage.tool_calls == 1 else f"{usage.tool_calls} tool calls"
+        line = f"{event.agent_completed.message} {ms / 1000:.1f} s, {calls}"
         self._line("■", f"{line}, ${usage.cost_usd:.4f}. Run {event.run_id}", "dim")
 
     def _show_error(self, error: agent_pb2.AgentError) -> None:
@@ -192,7 +208,18 @@ class Screen:
             self._line("✗", completed.error, "yellow")
 
     def _line(self, mark: str, text: str, style: str) -> None:
-        self._steps.print(Text(f"{mark} {text}", style=style))
+        self._steps.print(Text(f"{mark} {text}", style=style), soft_wrap=not self._steps.is_terminal)
+
+
+def _progress(progress: agent_pb2.AgentProgress) -> str:
+    """Return a line about how far a run is."""
+    match progress.stage:
+        case agent_pb2.PROGRESS_STAGE_PLANNED:
+            return f"Plan: {', then '.join(step.agent_name for step in progress.planned_steps) or progress.message}"
+        case agent_pb2.PROGRESS_STAGE_STEP:
+            return f"Step {progress.step} of {progress.total_steps}: {progress.message}"
+        case _:
+            return progress.message
 
 
 async def dev_token(channel: grpc.aio.Channel, user_id: str) -> str:

@@ -33,24 +33,29 @@ class AgentServicer:
     metrics: ApiMetrics
 
     async def RunAgent(self, request: pb.RunAgentRequest, call: Call) -> None:
-        accepted = await self._accept(request, call)
-        run = accepted.run
-        await call.send_initial(
-            (
-                ("apex-run-id", run.run_id),
-                ("apex-thread-id", run.thread_id),
-                ("apex-already-existed", "true" if accepted.already_existed else "false"),
-            )
-        )
+        accepting = asyncio.create_task(self._accept(request, call))
+        accepting.add_done_callback(_retrieve)
         try:
+            # To its end also when the caller leaves meanwhile: only then it is known which run that was.
+            accepted = await asyncio.shield(accepting)
+            run = accepted.run
+            call.bind(run_id=run.run_id, thread_id=run.thread_id)
+            await call.send_initial(
+                (
+                    ("apex-run-id", run.run_id),
+                    ("apex-thread-id", run.thread_id),
+                    ("apex-already-existed", "true" if accepted.already_existed else "false"),
+                )
+            )
             await self._stream(call, run.run_id, 0)
         except asyncio.CancelledError:
-            if request.on_disconnect == pb.ON_DISCONNECT_CANCEL and not accepted.already_existed:
-                await asyncio.shield(self._cancel_left_run(call.user, run.run_id))
+            if request.on_disconnect == pb.ON_DISCONNECT_CANCEL:
+                await asyncio.shield(self._cancel_left_run(call.user, accepting))
             raise
 
     async def StartRun(self, request: pb.StartRunRequest, call: Call) -> pb.StartRunResponse:
         accepted = await self._accept(request.run, call)
+        call.bind(run_id=accepted.run.run_id, thread_id=accepted.run.thread_id)
         return pb.StartRunResponse(
             run_id=accepted.run.run_id,
             thread_id=accepted.run.thread_id,
@@ -101,9 +106,7 @@ class AgentServicer:
     async def _accept(self, request: pb.RunAgentRequest, call: Call) -> Accepted:
         command = command_to_domain(request)
         await self.rates.count(call.user.user_id)
-        accepted = await self.runs.accept(call.user, command)
-        call.bind(run_id=accepted.run.run_id, thread_id=accepted.run.thread_id)
-        return accepted
+        return await self.runs.accept(call.user, command)
 
     async def _stream(self, call: Call, run_id: str, after_seq: int) -> None:
         """Send the run's events to the terminal one. An error says the last seq that was sent."""
@@ -122,8 +125,17 @@ class AgentServicer:
             error.last_seq = sent_seq if error.last_seq is None else error.last_seq
             raise
 
-    async def _cancel_left_run(self, user: UserExecutionContext, run_id: str) -> None:
+    async def _cancel_left_run(self, user: UserExecutionContext, accepting: asyncio.Task[Accepted]) -> None:
+        """End the run that a caller has made who went away, perhaps before it was told of it."""
         try:
-            await self.runs.cancel(user, run_id=run_id, reason="The caller went away.")
+            accepted = await accepting
+            if not accepted.already_existed:
+                await self.runs.cancel(user, run_id=accepted.run.run_id, reason="The caller went away.")
         except ApexError as error:
-            structlog.get_logger("apex.grpc").warning("cancel_on_disconnect_failed", run_id=run_id, error=error.message)
+            structlog.get_logger("apex.grpc").warning("cancel_on_disconnect_failed", error=error.message)
+
+
+def _retrieve(accepting: asyncio.Task[Accepted]) -> None:
+    """Take the error of an acceptance whose caller may have gone away."""
+    if not accepting.cancelled():
+        accepting.exception()

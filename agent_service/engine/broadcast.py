@@ -242,6 +242,11 @@ class Broadcast:
         self._poll_task: asyncio.Task[None] | None = None
         self._logger = structlog.get_logger("apex.broadcast")
 
+    @property
+    def open_watches(self) -> int:
+        """How many watches there are that have neither ended nor been closed."""
+        return sum(len(watches) for watches in self._watches.values())
+
     def start(self) -> None:
         """Start to look for what other processes write."""
         self._poll_task = asyncio.create_task(self._poll(), name="broadcast-poll")

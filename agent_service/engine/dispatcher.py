@@ -18,6 +18,7 @@ from agent_service.engine.events import (
     AgentThinking,
     ArtifactCreated,
     Effect,
+    JsonObject,
     ProgressStage,
     ToolCompleted,
     ToolExecuting,
@@ -33,7 +34,7 @@ from storage.interfaces import Files
 from storage.records import RunRecord
 
 MAX_RESULT_BYTES: Final = 32 * 1024
-"""A result that is larger as JSON becomes an artifact."""
+"""A result that is larger as JSON becomes an artifact; arguments that are larger are not shown."""
 
 MAX_ARTIFACT_BYTES: Final = 16 * 1024 * 1024
 """A result that is larger than this as JSON is refused."""
@@ -109,12 +110,12 @@ class Dispatcher:
     async def _announce(self, agent_name: str, tool_call_id: str, call: ToolCall, tool: Tool[BaseModel] | None) -> None:
         if not self._emitter.state.has_thought:
             # The contract promises a thought before the first tool, also where a model says nothing by itself.
-            await self._emitter.emit(agent_name, AgentThinking(f"I look this up with {call.tool_name}."))
+            await self._emitter.emit(agent_name, AgentThinking(f"I use {call.tool_name} for this."))
         executing = ToolExecuting(
             tool_call_id=tool_call_id,
             tool_name=call.tool_name,
             description=tool.description.split(". ")[0].rstrip(".") if tool else "An unknown tool",
-            tool_args=redact(call.args),
+            tool_args=_shown(call.args),
             effect=tool.effect if tool else Effect.READ_ONLY,
         )
         await self._emitter.commit(agent_name, executing)
@@ -233,6 +234,12 @@ def _bounded_id(tool_call_id: str) -> str:
     if len(tool_call_id) <= MAX_ID_CHARACTERS:
         return tool_call_id
     return hashlib.sha256(tool_call_id.encode()).hexdigest()
+
+
+def _shown(args: JsonObject) -> JsonObject:
+    """Return what of the arguments stands in the event: no secrets, and not more than fits."""
+    size = len(msgspec.json.encode(args))
+    return redact(args) if size <= MAX_RESULT_BYTES else {"omitted": f"{size} bytes of arguments"}
 
 
 def _outcome(completed: ToolCompleted) -> ToolOutcome:

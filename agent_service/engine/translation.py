@@ -40,7 +40,7 @@ def translated() -> Iterator[None]:
         raise invalid("page_token", "This token is not from this listing. Begin with an empty one.") from error
     except FileTooLargeError as error:
         text = f"The file is larger than {error.limit_bytes} bytes, the most that is taken."
-        raise invalid("data", text) from error
+        raise ApexError(ErrorReason.MESSAGE_TOO_LARGE, text) from error
     except StorageUnavailableError as error:
         text = "The database does not answer right now. Nothing is lost; try again in a moment."
         raise ApexError(ErrorReason.STORAGE_UNAVAILABLE, text, retry_after_ms=1000) from error

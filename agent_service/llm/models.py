@@ -19,6 +19,11 @@ class ModelSetupError(Exception):
 class ModelSource(Protocol):
     """Where the loop gets its models from."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a run may ask for, the default first."""
+        ...
+
     def get(self, name: str = "") -> Model:
         """Return the model; an empty name means the default. Raises `ApexError(INVALID_ARGUMENT)` for another name."""
         ...

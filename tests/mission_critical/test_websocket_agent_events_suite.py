@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from generated.apex.agent.v1 import agent_pb2, agent_pb2_grpc
 from tests.support.bridge_server import Frame, SocketClient
+from tests.support.clumsy_service_main import SILENT
 from tests.support.deployment import SECRET, Deployment, OpenSocket
 from tests.support.grammar import check_frames
 from tests.support.scripted_service_main import SOCKET_NAME, script
@@ -46,6 +47,14 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """The product with a supervisor that says each event when it is told to."""
     folder = tmp_path_factory.mktemp("prompted")
     with Deployment(folder, service_module="tests.support.scripted_service_main") as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="module")
+def clumsy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The product with an agent that does what ours do not: write before it looks, find more than an event holds."""
+    folder = tmp_path_factory.mktemp("clumsy")
+    with Deployment(folder, service_module="tests.support.clumsy_service_main") as deployment:
         yield deployment
 
 
@@ -234,6 +243,35 @@ async def test_a_killed_service_goes_on_with_the_run(apex: Deployment) -> None:
     assert statuses == ["degraded", "recovered"]
 
 
+async def test_text_before_a_tool_is_taken_back_and_a_large_result_becomes_a_file(clumsy: Deployment) -> None:
+    async with ready(clumsy, "clumsy") as socket:
+        events = await ask(socket, "Tell me", "start_agent", agent="clumsy")
+    assert trace(events) == [
+        "agent_started",
+        "supervisor planned",
+        "supervisor → clumsy",
+        "supervisor step",
+        "text",
+        "clumsy step discard",
+        "clumsy thinks",
+        "flood begins",
+        "artifact_created",
+        "flood success",
+        *SUCCESS,
+    ]
+    artifact = next(event["payload"] for event in events if event["type"] == "artifact_created")
+    kept = clumsy.request("GET", f"/api/v1/files/{artifact['artifact_id']}", "clumsy")
+    assert kept["size_bytes"] == artifact["size_bytes"] > 32 * 1024
+    assert events[-2]["payload"]["content"] == "I have looked."
+    assert events[-2]["payload"]["artifact_ids"] == [artifact["artifact_id"]]
+
+
+async def test_a_tool_is_never_the_first_that_is_seen(clumsy: Deployment) -> None:
+    async with ready(clumsy, "silent") as socket:
+        events = await ask(socket, f"Please {SILENT}", "start_agent", agent="clumsy")
+    assert trace(events)[3:6] == ["supervisor step", "clumsy thinks", "flood begins"]
+
+
 # ---- In real time ----
 
 
@@ -274,6 +312,30 @@ async def test_every_kind_of_event_arrives_before_the_next_one_is_made(prompted:
         field.name for field in agent_pb2.AgentEvent.DESCRIPTOR.oneofs_by_name["event"].fields
     }
     assert events[-2]["payload"]["content"] == "You said: one by one That is all."
+
+
+async def test_an_answer_that_differs_from_its_stream_is_streamed_anew(prompted: Deployment) -> None:
+    message = "rewrite it"
+    async with ready(prompted, "rewriter") as socket, prompting(prompted, message) as prompt:
+        ack = await start(socket, message)
+        for _ in range(len(script("", "")) + 1):
+            await prompt.next()
+        events = await events_of(socket, ack["run_id"])
+    assert trace(events)[-5:] == ["text", "supervisor step discard", *SUCCESS]
+
+
+async def test_stop_resolves_a_waiting_approval(prompted: Deployment) -> None:
+    message = "stop me"
+    async with ready(prompted, "approver") as socket, prompting(prompted, message) as prompt:
+        ack = await start(socket, message)
+        frame = await run_frame(socket, ack["run_id"])
+        while frame["type"] != "approval_requested":
+            await prompt.next()
+            frame = await run_frame(socket, ack["run_id"])
+        await socket.send("stop_agent", run_id=ack["run_id"])
+        resolved, completed = await run_frame(socket, ack["run_id"]), await run_frame(socket, ack["run_id"])
+    assert (resolved["type"], resolved["payload"]["decision"]) == ("approval_resolved", "cancelled")
+    assert completed["payload"]["status"] == "cancelled"
 
 
 async def test_a_line_cut_after_every_event_of_a_live_run_loses_none(prompted: Deployment) -> None:

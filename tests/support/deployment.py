@@ -15,10 +15,12 @@ from websockets.typing import Subprotocol
 from tests.support.bridge_server import Frame, SocketClient
 from tests.support.processes import ChildProcess, free_ports
 from tests.support.tokens import make_token
+from tests.support.waiting import wait_until
 
 SECRET: Final = "a secret of the tests, with more than 32 bytes"
 ROOT: Final = Path(__file__).parents[2]
 REQUEST_TIMEOUT_S: Final = 10
+OK: Final = 200
 
 
 class Deployment:
@@ -65,6 +67,10 @@ class Deployment:
     def start_bridge(self) -> None:
         """Start the bridge and wait until it listens."""
         self.bridge = self._start("ws_bridge")
+
+    def wait_until_attached(self) -> None:
+        """Wait until the bridge has found the service (again)."""
+        wait_until(lambda: httpx.get(f"{self.url}/readyz").status_code == OK, what="the bridge is attached")
 
     def kill_service(self) -> None:
         """Kill the service as `kill -9` does: that process alone, without a chance to say anything."""

@@ -1,6 +1,6 @@
 """What a failed call says: the details of its `google.rpc.Status`."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -27,7 +27,12 @@ class Failure:
 
 def failure_of(error: grpc.aio.AioRpcError) -> Failure:
     """Return what the error says."""
-    details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY, b"")
+    return details_of(error.trailing_metadata())
+
+
+def details_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> Failure:
+    """Return what the trailing metadata of a failed call says."""
+    details = dict(metadata or ()).get(DETAILS_KEY, b"")
     assert isinstance(details, bytes)
     status = Status.FromString(details)
     failure = Failure(message=status.message)

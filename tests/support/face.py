@@ -45,6 +45,7 @@ from generated.apex.agent.v1.agent_pb2_grpc import (
 )
 from storage.memory import MemoryStorage
 from storage.records import Append, AppendOutcome, Ending, MessageRecord, MessageRole, RunRecord, RunStatus, StoredEvent
+from tests.support.gates import Gate
 
 if TYPE_CHECKING:  # they exist in the stubs only
     from generated.apex.agent.v1.agent_pb2_grpc import (
@@ -85,11 +86,14 @@ class Stage:
         self._codec = ProtoCodec()
         self._held: dict[str, RunRecord] = {}
         self.cancelled: list[str] = []
+        #: Where a cancellation waits before it does anything.
+        self.cancelling = Gate()
 
     def wake(self) -> None:
         """Do nothing: the test says when."""
 
     async def cancel(self, run: RunRecord, reason: str) -> None:
+        await self.cancelling.passage()
         self.cancelled.append(run.run_id)
         if self.deaf:
             return

@@ -35,6 +35,9 @@ from agent_service.engine.work import Work
 from agent_service.settings import load_settings
 
 SOCKET_NAME: Final = "steps.sock"
+REWRITE: Final = "rewrite"
+"""A message that begins so ends with another text than the one that was streamed."""
+
 FILE_ID: Final = "01a1fc18-206c-75fd-8b61-b07e7ac9c185"
 
 
@@ -72,7 +75,9 @@ class Prompter:
             await self._lines[work.command.content].acquire()
             await work.emitter.emit("data", body)
         await self._lines[work.command.content].acquire()
-        return FinalResponse(work.message_id, work.emitter.state.text, suggestions=("Ask again",))
+        rewritten = work.command.content.startswith(REWRITE)
+        content = "Something else." if rewritten else work.emitter.state.text
+        return FinalResponse(work.message_id, content, suggestions=("Ask again",))
 
     async def listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take the test's lines."""
