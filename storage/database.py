@@ -41,6 +41,8 @@ STATEMENT_TIMEOUT_S = 30
 SQLITE_BUSY_TIMEOUT_MS = 5_000
 #: Size of each SQLite connection's page cache.
 SQLITE_CACHE_KIB = 32_768
+#: To what size SQLite cuts its write-ahead log back after a burst.
+SQLITE_LOG_BYTES = 64 * 1024**2
 
 #: The server's own view of the limits above: a transaction whose client vanished frees its locks by itself.
 POSTGRES_SETTINGS = {
@@ -263,6 +265,7 @@ def _prepare_sqlite(connection: DBAPIConnection, *, read_only: bool) -> None:
         "synchronous = FULL",
         "foreign_keys = ON",
         f"cache_size = -{SQLITE_CACHE_KIB}",
+        f"journal_size_limit = {SQLITE_LOG_BYTES}",
         f"query_only = {'ON' if read_only else 'OFF'}",
     ):
         cursor.execute(f"PRAGMA {setting}")
@@ -276,7 +279,9 @@ def _begin_immediate(connection: Connection) -> None:
 
 
 async def migrate(database: Database) -> None:
-    """Bring the tables to this version, in one transaction; racing calls wait for each other.
+    """Bring the tables to this version, in one transaction.
+
+    On PostgreSQL racing calls wait for each other. An embedded database is its data directory's: hold that one's lock.
 
     Raises:
         SchemaMismatchError: a newer version of Apex has been at work on this database.

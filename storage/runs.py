@@ -177,6 +177,7 @@ def _unheld(dialect: StorageDialect) -> ColumnElement[bool]:
 
 def _choose(dialect: StorageDialect, limit: int) -> Select[tuple[str]]:
     """Return the query for the ids that a claim takes, in order; it locks them and passes over locked ones."""
+    claimable = (RunStatus.QUEUED, RunStatus.RUNNING)
     running = runs.c.status == RunStatus.RUNNING
     unheld = _unheld(dialect)
     # One pass over the open runs; materialized, because the planner cannot know how few they are.
@@ -186,7 +187,7 @@ def _choose(dialect: StorageDialect, limit: int) -> Select[tuple[str]]:
             runs.c.user_id,
             runs.c.epoch,
             runs.c.create_time,
-            and_(runs.c.status.in_((RunStatus.QUEUED, RunStatus.RUNNING)), unheld).label("is_free"),
+            and_(runs.c.status.in_(claimable), unheld).label("is_free"),
             func.row_number().over(partition_by=runs.c.thread_id, order_by=runs.c.position).label("place"),
             func.count(case((and_(running, not_(unheld)), 1))).over(partition_by=runs.c.user_id).label("working"),
         )
@@ -205,9 +206,9 @@ def _choose(dialect: StorageDialect, limit: int) -> Select[tuple[str]]:
     )
     return (
         select(runs.c.id)
-        # The epoch: whoever claimed the run since the ranking was made has changed it.
+        # Whoever claimed the run since the ranking was made has changed its epoch; whoever ended it, its status.
         .join(ranked, and_(ranked.c.id == runs.c.id, ranked.c.epoch == runs.c.epoch))
-        .where(runs.c.end_time.is_(None))
+        .where(runs.c.status.in_(claimable))
         .order_by(ranked.c.round, ranked.c.working, ranked.c.create_time, ranked.c.id)
         .limit(limit)
         .with_for_update(of=runs, skip_locked=True, key_share=True)

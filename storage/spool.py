@@ -46,10 +46,9 @@ class ContentDir:
         return Spool(make_private(self._root / _INCOMING) / secrets.token_hex(16))
 
     def place(self, spool: "Spool", content: Content) -> bool:
-        """Make a sealed spool the content, durably; False when that was here already."""
+        """Make a sealed spool the content, durably; False, with the spool left alone, when that was here already."""
         target = self.path(content.user_id, content.sha256)
         if target.exists():
-            spool.discard()
             return False
         make_private(target.parent)
         spool.path.replace(target)

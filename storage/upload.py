@@ -65,17 +65,23 @@ class SpooledUpload:
         self._size_bytes = 0
 
     async def __aenter__(self) -> Self:
+        opening = asyncio.ensure_future(asyncio.to_thread(self._target.open_spool))
         try:
-            self._spool = await asyncio.to_thread(self._target.open_spool)
+            self._spool = await asyncio.shield(opening)
         except OSError as error:
             raise disk_failed(error) from error
+        except asyncio.CancelledError:
+            # The thread goes on, and nobody will leave what was never entered.
+            opening.add_done_callback(_discard_unused)
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._spool is not None:
-            await asyncio.to_thread(self._spool.discard)
+            # A second cancellation must not keep the thread from beginning.
+            await asyncio.shield(asyncio.to_thread(self._spool.discard))
 
     async def write(self, data: bytes) -> None:
         spool = self._open_spool()
@@ -97,3 +103,8 @@ class SpooledUpload:
         if self._spool is None:
             raise RuntimeError("the upload has not begun, or is committed already")
         return self._spool
+
+
+def _discard_unused(opening: asyncio.Future[Spool]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().discard()

@@ -55,6 +55,7 @@ class RunStepSink:
     async def text(self, piece: str) -> None:
         if self._cut or not piece:
             return
+        piece = piece.replace("\x00", "\ufffd")  # PostgreSQL keeps no NUL in text
         size = len(piece.encode())
         if self._answer_bytes + size > MAX_ANSWER_BYTES - len(CUT_NOTICE.encode()):
             self._cut = True

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.data_dir import files_path
+from storage.database import open_database, sqlite_url
 from storage.errors import RecordNotFoundError, StorageUnavailableError
+from storage.file_backing import ChunkRows
+from storage.files import SqlFiles, open_files
 from storage.opening import open_storage
+from storage.records import FileRecord
 from storage.spool import PIECE_BYTES, Content, ContentDir
 from tests.support.storage import an_upload, at, new_id, save_file
+from tests.support.waiting import eventually, wait_until
 
 BIG = bytes(range(256)) * 2500
 
@@ -45,6 +51,23 @@ async def test_a_cancelled_upload_leaves_nothing(database_url: str, data_dir: Pa
     uploading.cancel()
     await asyncio.wait([uploading])
     assert on_disk(data_dir) == []
+    await storage.close()
+
+
+async def test_an_upload_that_is_cancelled_as_it_begins_leaves_nothing(database_url: str, data_dir: Path) -> None:
+    storage = await open_storage(database_url, data_dir)
+
+    async def begin() -> None:
+        async with an_upload(storage):
+            raise AssertionError("it was cancelled before")
+
+    uploading = asyncio.create_task(begin())
+    for _ in range(3):
+        await asyncio.sleep(0)  # the task and its thread begin
+    wait_until(lambda: bool(on_disk(data_dir)), what="the file is there, and the blocked loop has not heard of it")
+    uploading.cancel()
+    await asyncio.wait([uploading])
+    await eventually(lambda: not on_disk(data_dir), what="the file is removed")
     await storage.close()
 
 
@@ -130,6 +153,58 @@ async def test_a_disk_that_refuses_is_unavailable(data_dir: Path) -> None:
     with pytest.raises(StorageUnavailableError, match="data directory"):
         await save_file(storage, b"content")
     await storage.close()
+
+
+async def test_an_upload_that_meets_a_deletion_of_its_content_keeps_it(data_dir: Path) -> None:
+    database = open_database(sqlite_url(data_dir / "apex.db"))
+    files = await open_files(database, files_path(data_dir), embedded=True)
+    async with files.upload("ada", new_id(), "first", "text/csv", max_bytes=9) as upload:
+        await upload.write(b"content")
+        first = await upload.commit(at(0))
+    writing, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def occupy(_connection: AsyncConnection) -> None:
+        writing.set()
+        await may_go_on.wait()
+
+    occupying = asyncio.create_task(database.write(occupy))
+    await writing.wait()
+    # The one writer is busy: the deletion waits for it, and the upload, which finds its content on disk, behind it.
+    deleting = asyncio.create_task(files.delete("ada", first.file_id))
+    # Both pauses only give a wrong implementation the time to go wrong; a right one passes with any.
+    await asyncio.wait([deleting], timeout=0.1)
+    async with files.upload("ada", new_id(), "second", "text/csv", max_bytes=9) as upload:
+        await upload.write(b"content")
+        committing = asyncio.create_task(upload.commit(at(0)))
+        await asyncio.wait([committing], timeout=0.1)
+        may_go_on.set()
+        await asyncio.gather(occupying, deleting)
+        second = await committing
+    assert await asyncio.to_thread((await files.local_path("ada", second.file_id)).read_bytes) == b"content"
+    await database.close()
+
+
+@pytest.mark.postgres
+async def test_a_cache_is_trimmed_when_it_grows(migrated_postgres_url: str, tmp_path: Path) -> None:
+    database = open_database(migrated_postgres_url)
+    files = SqlFiles(database, ContentDir(tmp_path), ChunkRows(database), cache_limit_bytes=1)
+    user_id = new_id()
+
+    async def save(content: bytes) -> FileRecord:
+        async with files.upload(user_id, new_id(), "data", "text/csv", max_bytes=99) as upload:
+            await upload.write(content)
+            return await upload.commit(at(0))
+
+    old = await save(b"old")
+    path = await files.local_path(user_id, old.file_id)
+    os.utime(path, (0, 0))
+    new = await save(b"new")
+    assert not path.exists()
+    # What is fetched back pushes out what has grown old since.
+    os.utime(await files.local_path(user_id, new.file_id), (0, 0))
+    assert await files.local_path(user_id, old.file_id) == path
+    assert [kept.name for kept in ContentDir(tmp_path).contents()] == [old.sha256]
+    await database.close()
 
 
 @pytest.mark.postgres

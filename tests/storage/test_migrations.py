@@ -101,11 +101,15 @@ async def test_migrating_twice_changes_nothing(empty: Database) -> None:
     await check_revision(empty)
 
 
-async def test_racing_migrations_wait_for_each_other(empty: Database, empty_url: str) -> None:
-    other = open_database(empty_url)
-    await asyncio.gather(migrate(empty), migrate(other))
-    await check_revision(other)
-    await other.close()
+@pytest.mark.postgres
+async def test_racing_migrations_wait_for_each_other(postgres_server: PostgresServer) -> None:
+    # Of an embedded database there is no race: the lock of its data directory forbids it.
+    with fresh_database(postgres_server) as url:
+        one, two = open_database(url), open_database(url)
+        await asyncio.gather(migrate(one), migrate(two))
+        await check_revision(two)
+        await one.close()
+        await two.close()
 
 
 async def test_tables_that_are_missing_are_named(empty: Database) -> None:

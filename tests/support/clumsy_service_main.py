@@ -1,6 +1,6 @@
 """A service with one more agent, one more tool and another model; run with `python -m`.
 
-The agent `clumsy` begins to write before it has looked, shows no thought, and its tool returns more than an event holds.
+The agent `clumsy` writes before it has looked, shows no thought, and its tool returns more than an event holds.
 """
 
 import asyncio

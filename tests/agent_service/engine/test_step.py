@@ -55,6 +55,15 @@ async def test_after_the_cut_nothing_more_is_said_until_the_text_is_taken_back()
     assert told.final.content == "Short."
 
 
+async def test_a_nul_of_a_model_does_not_reach_the_database() -> None:
+    async def speak(sink: StepSink) -> None:
+        await sink.text("a\x00b")
+
+    async with Bench(tools=CannedTools().make(), loop=Saying(speak)) as bench:
+        told = await bench.ask("costs")
+    assert told.final.content == "a\ufffdb"
+
+
 async def test_thoughts_are_trimmed_bounded_and_never_empty() -> None:
     async def speak(sink: StepSink) -> None:
         await sink.thought(" \n")
