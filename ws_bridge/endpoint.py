@@ -88,7 +88,7 @@ class Endpoint:
         """Take an item of the service."""
         now_ms = self._now_ms()
         if isinstance(item, SessionReady):
-            self._do(self._session.on_ready(now_ms, item, self._shared.clock.time_text()))
+            self._do(self._session.on_ready(now_ms, item, self._shared.clock.time_text(), self._new_id()))
         else:
             self._do(self._session.on_item(now_ms, item, self._new_id()))
 

@@ -27,6 +27,10 @@ HEADERS: Final = (
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Asked by machines that know only an address."""
 NOT_STORED: Final = ("/api/", "/auth/", "/healthz", "/readyz")
+MAX_BODY_BYTES: Final = 64 * 1024
+"""Of a request that is no upload: such a body is read as a whole, before anybody looks at the token."""
+UPLOADS: Final = "/api/v1/files"
+"""Where bodies pass through piece by piece; the handler bounds them."""
 
 
 class HttpGuard:
@@ -54,7 +58,8 @@ class HttpGuard:
 
         failure = self._refusal(scope, Headers(scope=scope))
         if failure is None:
-            await self._app(scope, receive, send_with_headers)
+            bounded = receive if scope["type"] == "websocket" or path == UPLOADS else _bounded(receive)
+            await self._app(scope, bounded, send_with_headers)
         else:
             await error_response(failure, self._new_id())(scope, receive, send_with_headers)
 
@@ -65,7 +70,23 @@ class HttpGuard:
         if len(hosts) != 1 or not self._origins.answers_to(hosts[0]):
             text = "This server does not answer under this name. Its names are set by APEX_PUBLIC_URL."
             return Failure(Reason.INVALID_ARGUMENT, text)
+        length = headers.get("content-length", "")
+        if scope["path"] != UPLOADS and length.isdecimal() and int(length) > MAX_BODY_BYTES:
+            return Failure(Reason.MESSAGE_TOO_LARGE, f"The body is too large: at most {MAX_BODY_BYTES} bytes.")
         origin = headers.get("origin")
         if scope["type"] == "http" and origin is not None and not self._origins.permits(origin):
             return Failure(Reason.PERMISSION_DENIED, "This page's origin may not send requests here.")
         return None
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Break off a body that does not say how long it is, once it is too long: it becomes an invalid request."""
+    size = 0
+
+    async def next_message() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        return message if size <= MAX_BODY_BYTES else {"type": "http.disconnect"}
+
+    return next_message

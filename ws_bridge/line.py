@@ -128,6 +128,12 @@ class LineProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # refused in order: uvicorn would log an error about it
 
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()  # dropped: pongs for a peer that does not read would pile up without a bound
+
     def handle_pong(self, event: Frame) -> None:
         data = bytes(event.data)
         if len(data) == _PING_BYTES:

@@ -40,6 +40,7 @@ class Session:
 
     def __init__(self, connection_id: str, limits: SessionLimits, now_ms: int, *, attached: bool) -> None:
         self._connection_id = connection_id
+        self._user_id = ""
         self._limits = limits
         self._phase = Phase.SIGNING_IN
         self._deadline_ms = now_ms + limits.sign_in_ms
@@ -104,18 +105,23 @@ class Session:
         """The service went away; it has forgotten the session."""
         return self._degrade(attached=False, ask_at_ms=None)
 
-    def on_ready(self, now_ms: int, ready: it.SessionReady, server_time: str) -> list[fx.Effect]:
+    def on_ready(self, now_ms: int, ready: it.SessionReady, server_time: str, error_id: str) -> list[fx.Effect]:
         """The service has opened the session, or renewed its token. `server_time` is RFC 3339."""
         if self._phase is Phase.CLOSED:
             return []
         match self._link.opened():
             case Opened.RENEWED:
                 return []
+            case Opened.AGAIN if ready.user_id != self._user_id:
+                # A token that came while the service was away; it knew nothing to compare it with.
+                failure = fr.Failure(Reason.PERMISSION_DENIED, "The new token belongs to another user.")
+                return self._end(failure, error_id)
             case Opened.AGAIN:
                 recovered = fx.Send(fr.ServerStatus("recovered", RECOVERED))
                 return [recovered, *self._streams.watch_all()]
             case Opened.FIRST:
                 self._phase = Phase.ESTABLISHED
+                self._user_id = ready.user_id
                 limits = self._limits
                 self._heartbeat = Heartbeat(limits.heartbeat_interval_ms, limits.heartbeat_timeout_ms, now_ms)
                 established = fx.Send(self._established(ready, server_time))

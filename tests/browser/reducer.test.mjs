@@ -302,6 +302,26 @@ test("stop: withdrawn before it is sent, by message id before the ack, by run id
     assert.deepEqual(nextFrames(ended), []);
 });
 
+test("a refused sign-in is said once however often the page tries, and is over when the line is live", () => {
+    const full = (error_id) =>
+        frame("error", {
+            code: "TOO_MANY_CONNECTIONS",
+            message: "3 are open.",
+            request_type: "authenticate",
+            error_id,
+        });
+    const other = frame("error", { code: "INTERNAL", message: "Something else.", request_type: "ping", error_id: "x" });
+    const refused = play(fresh(), full("e1"), other, full("e2"));
+    assert.deepEqual(
+        refused.notices.map((notice) => notice.message),
+        ["Something else.", "3 are open."],
+    );
+    assert.deepEqual(
+        play(refused, established()).notices.map((notice) => notice.message),
+        ["Something else."],
+    );
+});
+
 test("an error that belongs to no message is a notice; late answers to stop and pong are none", () => {
     const error = (payload) => frame("error", { code: "NOT_FOUND", message: "gone", error_id: "e1", ...payload });
     assert.deepEqual(

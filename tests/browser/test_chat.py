@@ -185,6 +185,11 @@ async def test_files_are_uploaded_and_sent_with_the_message(
     failed = chat.page.locator('[data-testid="attachment"][data-status="failed"]')
     await expect(failed).to_contain_text("The file is empty.")
     await chat.ask("quick look")
+    await expect(chat.find("composer-problem")).to_contain_text("empty.csv was not uploaded.")
+    assert bridge.frames("user_message") == []
+    await failed.get_by_role("button", name="Remove empty.csv").click()
+    await expect(chat.find("composer-problem")).to_be_hidden()
+    await chat.find("send").click()
     turn = await chat.expect_turn("completed")
     await expect(turn.get_by_role("list", name="Attached files")).to_have_text("usage.csv")
     await expect(chat.find("attachment")).to_have_count(0)

@@ -14,7 +14,7 @@ from tests.support.bridge_server import RunningBridge, running_bridge
 from tests.support.scripted_service import ScriptedService, new_id
 from tests.support.waiting import eventually
 from ws_bridge import rest_models as models
-from ws_bridge.http_guard import CSP
+from ws_bridge.http_guard import CSP, MAX_BODY_BYTES
 
 AUTH = {"Authorization": "Bearer token-alice"}
 NAME = "us'age ☂.csv"
@@ -241,6 +241,26 @@ async def test_a_body_of_the_wrong_form(client: httpx.AsyncClient) -> None:
     error = error_of(await client.patch(f"/api/v1/threads/{new_id()}", json={"title": 5}), 400)
     assert error["violations"][0]["field"] == "title"
     assert error_of(await client.patch(f"/api/v1/threads/{new_id()}", content=b"{"), 400)["code"] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_is_bounded_before_anybody_signs_in(bridge: RunningBridge, *, declared: bool) -> None:
+    async def pieces(size: int) -> AsyncIterator[bytes]:
+        yield b"{}"
+        yield b" " * (size - 2)
+
+    def body(size: int) -> dict[str, Any]:
+        return {"content": b"{}".ljust(size)} if declared else {"content": pieces(size)}
+
+    json_type = {"Content-Type": "application/json"}
+    async with httpx.AsyncClient(base_url=bridge.url, headers=json_type) as client:
+        fits = await client.post("/auth/dev-token", **body(MAX_BODY_BYTES))
+        refused = await client.post("/auth/dev-token", **body(MAX_BODY_BYTES + 1))
+
+    assert fits.status_code == 200
+    assert error_of(refused, 413 if declared else 400)["code"] == (
+        "MESSAGE_TOO_LARGE" if declared else "INVALID_ARGUMENT"
+    )
 
 
 async def test_paths_and_methods_that_do_not_exist(client: httpx.AsyncClient) -> None:

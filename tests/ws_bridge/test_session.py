@@ -65,7 +65,7 @@ class Player:
             "tick": lambda: session.on_tick(now_ms, error_id),
             "attached": lambda: session.on_attached(now_ms),
             "lost": session.on_lost,
-            "ready": lambda: session.on_ready(now_ms, ready(value), SERVER_TIME),
+            "ready": lambda: session.on_ready(now_ms, ready(value), SERVER_TIME, error_id),
             "started": lambda: session.on_answer(now_ms, it.Started(**value), error_id),
             "stopped": lambda: session.on_answer(now_ms, it.Stopped(), error_id),
             "failed": lambda: session.on_answer(now_ms, fr.Failure(**value), error_id),

@@ -229,6 +229,33 @@ async def test_a_slow_socket_is_4008_and_the_others_notice_nothing(service: Scri
         assert (await other.receive())["payload"]["text"] == "still here"
 
 
+async def test_pings_of_a_peer_that_does_not_read_pile_up_nothing(bridge: RunningBridge) -> None:
+    def masked(opcode: int, data: bytes) -> bytes:
+        return bytes((0x80 | opcode, 0x80 | len(data))) + bytes(4) + data
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
+    writer.write(
+        f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{bridge.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        "Authorization: Bearer token-alice\r\n\r\n".encode()
+    )
+    try:
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(160):  # 20 MB: more than the kernel keeps for both sides
+            writer.write(masked(0x9, b"x" * 125) * 1000)
+            await writer.drain()
+        writer.write(masked(0x1, b'{"type":"pong"}'))
+        await eventually(lambda: frames_received(bridge) == 1, what="all pings handled")
+        (protocol,) = bridge.server.server_state.connections
+        assert protocol.transport.get_write_buffer_size() < 256 * 1024
+    finally:
+        writer.transport.abort()
+
+
+def frames_received(bridge: RunningBridge) -> float | None:
+    return bridge.bridge.metrics.registry.get_sample_value("apex_bridge_frames_received_total")
+
+
 async def test_a_dead_peer_is_found_and_freed(service: ScriptedService) -> None:
     async with running_bridge(service.target, heartbeat_interval_s=0.2, heartbeat_timeout_s=0.4) as bridge:
         reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)

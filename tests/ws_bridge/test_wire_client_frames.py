@@ -237,7 +237,7 @@ def assert_harmless(text: str) -> None:
     limits = SessionLimits(10, 10, 10, 10, 10, 10, MAX_BYTES, 10)
     session = Session("c", limits, 0, attached=True)
     session.on_token(0, "token")
-    session.on_ready(0, SessionReady("u", "later", ()), "now")
+    session.on_ready(0, SessionReady("u", "later", ()), "now", "e")
     frame = client_frame(text, MAX_BYTES, NEW_ID)
     effects = session.on_frame(0, frame, "error")
     assert effects or isinstance(frame, fr.Pong)

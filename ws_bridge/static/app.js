@@ -207,13 +207,22 @@ async function removeThread(thread) {
 // ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Sends a message to the open conversation. Returns what is wrong with it, or "". */
-function send(content, references = readyReferences()) {
+function send(content, references = null) {
+  const broken = references ? null : state.attachments.find((item) => item.status === "failed");
+  if (broken) return `${broken.name} was not uploaded. Remove it, or attach it again, before you send.`;
+  references ??= readyReferences();
   const turn = { clientMessageId: crypto.randomUUID(), content, references };
   const size = new TextEncoder().encode(JSON.stringify(messageFrame(turn, state.open.key))).length;
   if (size > state.maxFrameBytes) return TOO_LONG;
   const time = new Date(Date.now() + state.clockOffsetMs).toISOString();
   dispatch({ type: "message_submitted", messageId: turn.clientMessageId, content, references, time });
   return "";
+}
+
+/** Sends a prompt of the empty page; while a file is on its way, or broken, the user does that when it is settled. */
+function ask(text) {
+  if (state.attachments.some((item) => item.status !== "ready")) views.composer.fill(text);
+  else send(text);
 }
 
 const readyReferences = () =>
@@ -296,7 +305,7 @@ const views = {
     startNew,
   }),
   transcript: transcriptView(byId("scroll"), {
-    ask: (text) => send(text),
+    ask,
     attach: () => views.composer.pickFiles(),
     decide,
     discard: (turn) => dispatch({ type: "message_discarded", messageId: turn.clientMessageId }),

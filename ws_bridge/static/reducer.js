@@ -21,6 +21,7 @@ import { initialThreads, removeThread, threadsAction, touchThread, upsertThread 
 const DEFAULT_MAX_FRAME_BYTES = 8192;
 const MAX_NOTICES = 4;
 const TITLE_LENGTH = 60;
+const LINE_NOTICE = "line:"; // ids of notices about the line itself begin with this
 
 export function initialState(newKey) {
   return {
@@ -84,6 +85,7 @@ const FRAMES = {
       maxFrameBytes: payload.max_frame_bytes || DEFAULT_MAX_FRAME_BYTES,
       clockOffsetMs: payload.server_time ? Date.parse(payload.server_time) - nowMs : 0,
       serviceNotice: "",
+      notices: state.notices.filter((notice) => !notice.id.startsWith(LINE_NOTICE)), // what kept us out is over
     };
   },
 
@@ -131,7 +133,10 @@ const FRAMES = {
       return withRun(state, resumeRefused(state.runs[payload.run_id], problem));
     }
     if (payload.request_type === "stop_agent" && problem.code === "NOT_FOUND") return state; // it ended meanwhile
-    return withNotice(state, { id: problem.errorId || `${problem.code}:${nowMs}`, ...problem });
+    // Right before a close: however often the page tries again, it is said once.
+    const isLine = !payload.run_id && (payload.request_type ?? "authenticate") === "authenticate";
+    const id = isLine ? `${LINE_NOTICE}${problem.message}` : problem.errorId || `${problem.code}:${nowMs}`;
+    return withNotice(state, { id, ...problem });
   },
 
   thread_created: (state, payload) => ({ ...state, threads: upsertThread(state.threads, payload.thread ?? payload) }),

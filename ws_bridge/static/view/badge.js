@@ -30,7 +30,10 @@ export function badgeView(root, actions) {
       button.dataset.phase = phase;
       const seconds = Math.ceil(((connection.retryAtMs ?? nowMs) - nowMs) / 1000);
       const waiting = seconds > 0 ? `Reconnecting in ${seconds} s` : "Reconnecting";
-      setText(text, phase === "reconnecting" ? waiting : (WORDS[phase] ?? phase));
+      const isServiceAway = phase === "live" && serviceNotice !== "";
+      button.classList.toggle("is-service-away", isServiceAway);
+      const word = isServiceAway ? "Waiting for the service" : (WORDS[phase] ?? phase);
+      setText(text, phase === "reconnecting" ? waiting : word);
       button.disabled = !["reconnecting", "signin", "stopped"].includes(phase);
       button.title = [connection.reason, button.disabled ? "" : phase === "signin" ? "Sign in" : "Connect now"]
         .filter(Boolean)

@@ -61,10 +61,14 @@ export function composerView(root, actions) {
   root.append(problem, form, hint);
 
   let isUploading = false;
+  const detach = (id) => {
+    say(""); // it may have been about this file
+    actions.detach(id);
+  };
   const updateChips = keyedList(
     chips,
     (item) => item.id,
-    (item) => chipView(item, actions),
+    (item) => chipView(item, detach),
   );
 
   const say = (text) => {
@@ -145,10 +149,10 @@ function hintText(state, isUploading) {
   return "Numbers come from your data. Enter sends, Shift+Enter makes a new line.";
 }
 
-function chipView(attachment, actions) {
+function chipView(attachment, detach) {
   const state = el("span", { class: "chip-state" });
   const bar = el("progress", { max: "1", value: "0", "aria-label": `Upload of ${attachment.name}` });
-  const remove = iconButton("close", `Remove ${attachment.name}`, () => actions.detach(attachment.id), {
+  const remove = iconButton("close", `Remove ${attachment.name}`, () => detach(attachment.id), {
     class: "chip-remove",
   });
   const node = el(
