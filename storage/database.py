@@ -223,6 +223,7 @@ def _open_postgres(url: URL) -> Database:
             pool_size=size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT_S,
+            hide_parameters=True,  # they hold people's words, and errors go to the log
             connect_args=arguments,
             isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
             skip_autocommit_rollback=autocommit,
@@ -240,6 +241,7 @@ def _open_sqlite(url: URL, connection_class: type[sqlite3.Connection]) -> Databa
             pool_size=size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT_S,
+            hide_parameters=True,  # they hold people's words, and errors go to the log
             # None: the driver begins no transactions of its own.
             connect_args={"factory": connection_class, "isolation_level": None},
             skip_autocommit_rollback=read_only,

@@ -77,15 +77,18 @@ class SqlEventLog:
             raise RecordNotFoundError("run", run_id)
         return [StoredEvent(run_id, row.seq, row.data, row.terminal) for row in rows if row.seq is not None]
 
-    async def positions(self, run_ids: Collection[str]) -> Mapping[str, Position]:
-        # A share lock waits for a transaction whose client has vanished: the server may still be committing it.
+    async def positions(self, run_ids: Collection[str], *, final: bool = True) -> Mapping[str, Position]:
         query = (
             select(runs.c.id, runs.c.epoch, runs.c.last_seq, runs.c.status)
             .where(runs.c.id.in_(run_ids))
             .order_by(runs.c.id)
-            .with_for_update(read=True)
         )
-        rows = await self._database.write(lambda connection: connection.execute(query))
+        if final:
+            # A share lock waits for a transaction whose client has vanished: the server may still be committing it.
+            locked = query.with_for_update(read=True)
+            rows = await self._database.write(lambda connection: connection.execute(locked))
+        else:
+            rows = await self._database.read(lambda connection: connection.execute(query))
         return {row.id: Position(row.epoch, row.last_seq, RunStatus(row.status)) for row in rows}
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:

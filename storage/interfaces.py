@@ -57,11 +57,11 @@ class EventLog(Protocol):
         """
         ...
 
-    async def positions(self, run_ids: Collection[str]) -> Mapping[str, Position]:
+    async def positions(self, run_ids: Collection[str], *, final: bool = True) -> Mapping[str, Position]:
         """Return where each run's log stands; unknown runs are absent. For the service itself, never for a user.
 
-        Waits for a transaction that is still at work on one of the runs, so that after a COMMIT of unknown outcome the
-        answer is final.
+        `final`: waits for a transaction that is still at work on one of the runs, so that after a COMMIT of unknown
+        outcome the answer is final. Without it: what is committed now; waits for nobody, and nobody waits for it.
         """
         ...
 

@@ -39,7 +39,7 @@ class MemoryEventLog:
             taken.append(event)
         return taken
 
-    async def positions(self, run_ids: Collection[str]) -> Mapping[str, Position]:
+    async def positions(self, run_ids: Collection[str], *, final: bool = True) -> Mapping[str, Position]:
         found = (self._state.runs.get(run_id) for run_id in run_ids)
         return {run.run_id: Position(run.epoch, run.last_seq, run.status) for run in found if run}
 

@@ -76,6 +76,8 @@ class AttachCall:
                 self._open(session_id, request)
             case "close_session" if session is not None:
                 session.close()
+                # Now, not when its task has ended: the id may be opened again at once.
+                self._forget(session)
             case "session_alive" if session is not None:
                 session.alive()
             case "close_session" | "session_alive":

@@ -94,9 +94,11 @@ class Connections:
             async with asyncio.timeout(self._probe_timeout_ms / 1000):
                 await _until(user.changed, lambda: len(user.seats) < self._max_per_user or not user.silent())
         except TimeoutError:
-            dead = user.silent()[0]
-            del user.seats[dead]
-            dead.evict()
+            silent = user.silent()
+            # In the same moment the last one may have answered, or another may have left.
+            if silent and len(user.seats) >= self._max_per_user:
+                del user.seats[silent[0]]
+                silent[0].evict()
 
     def _full(self) -> ApexError:
         text = f"You have {self._max_per_user} open connections already. Close one, then connect again."

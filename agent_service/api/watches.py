@@ -99,6 +99,7 @@ class Watches:
         framer = EventFramer(self._session_id, request.watch_id)
         async with await self._services.broadcast.watch(user, request.run_id.lower(), request.after_seq) as watch:
             async for batch in watch:
-                await self._outbox.deliver(framer.frame(event.data) for event in batch)
+                # Before the wait: what is in the outbox goes before whatever ends the watch meanwhile.
                 watching.last_seq = batch[-1].seq
+                await self._outbox.deliver([framer.frame(event.data) for event in batch])
                 self._services.metrics.events.inc(len(batch))

@@ -315,7 +315,8 @@ class Broadcast:
                 self._logger.exception("poll_failed")
 
     async def _look(self, run_ids: Collection[str]) -> None:
-        positions = await self._log.positions(run_ids)
+        # Without locks: a row that somebody holds must not hold up the appends to all the others.
+        positions = await self._log.positions(run_ids, final=False)
         for run_id in run_ids:
             position = positions.get(run_id)
             for watch in tuple(self._watches.get(run_id, ())):

@@ -80,6 +80,7 @@ class RunState:
         self.last_seq = 0
         self.ended = False
         self.has_thought = False
+        self.agent_id = SUPERVISOR
         self.message_id = ""
         self.tools: dict[str, ToolCallState] = {}
         self.artifact_ids: list[str] = []
@@ -181,6 +182,8 @@ class RunState:
     def _fold(self, event: Event) -> None:  # noqa: C901 - one case per kind of event
         body = event.body
         match body:
+            case AgentStarted():
+                self.agent_id = body.agent_id
             case AgentThinking():
                 self.has_thought = True
             case PartialResult():
@@ -232,14 +235,14 @@ class RunState:
             piece = PartialResult(final.message_id, final.content[start : start + MAX_PIECE_CHARACTERS])
             events.append(self.next(now, SUPERVISOR, piece))
         events.append(self.next(now, SUPERVISOR, final))
-        completed = AgentCompleted(SUPERVISOR, CompletionStatus.SUCCESS, "Done.", execution_time_ms, usage)
+        completed = AgentCompleted(self.agent_id, CompletionStatus.SUCCESS, "Done.", execution_time_ms, usage)
         events.append(self.next(now, SUPERVISOR, completed))
         return events
 
     def cancel(self, now: datetime, reason: str, execution_time_ms: int, usage: Usage) -> list[Event]:
         """Return the events of a cancelled run: open calls and approvals closed, the end."""
         events = self._close_all(now, ToolStatus.CANCELLED, "The run was cancelled.")
-        completed = AgentCompleted(SUPERVISOR, CompletionStatus.CANCELLED, reason, execution_time_ms, usage)
+        completed = AgentCompleted(self.agent_id, CompletionStatus.CANCELLED, reason, execution_time_ms, usage)
         return [*events, self.next(now, SUPERVISOR, completed)]
 
     def fail(self, now: datetime, error: ApexError, error_id: str, execution_time_ms: int, usage: Usage) -> list[Event]:

@@ -8,6 +8,7 @@ from agent_service.engine.budget import Budget
 from agent_service.engine.checkpoint import RunProgress
 from agent_service.engine.events import AgentProgress, AgentThinking, JsonObject, PartialResult, ProgressStage, Usage
 from agent_service.engine.ports import ToolCall, ToolOutcome
+from agent_service.engine.run import MAX_PIECE_CHARACTERS
 from agent_service.engine.work import Work
 
 MAX_ANSWER_BYTES: Final = 400 * 1024
@@ -61,7 +62,9 @@ class RunStepSink:
             self._cut = True
             piece = CUT_NOTICE
         self._answer_bytes += size
-        await self._work.emitter.emit(self._place.agent_name, PartialResult(self._work.message_id, piece))
+        for start in range(0, len(piece), MAX_PIECE_CHARACTERS):
+            body = PartialResult(self._work.message_id, piece[start : start + MAX_PIECE_CHARACTERS])
+            await self._work.emitter.emit(self._place.agent_name, body)
 
     async def discard_text(self) -> None:
         self._answer_bytes = 0

@@ -9,14 +9,15 @@ import pytest_asyncio
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 
+from agent_service.api.validation import CONTENT_REASONS
 from generated.apex.agent.v1 import agent_pb2 as pb
 from tests.support.errors import failure_of
 from tests.support.face import Face, open_face, signed_in
 from tests.support.rules import PARTS, VALID, Edge, edges
 
 EDGES = list(edges())
-NO_RULE = "This token is not from this listing"
-"""What listings say themselves of a page token that keeps the rules."""
+BY_RULE = ("The request is not valid", *(text for _, text in CONTENT_REASONS.values()))
+"""How refusals by a rule begin; the engine's own say something else, even about the same field."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -66,7 +67,7 @@ def refused_paths(answer: Message | grpc.aio.AioRpcError) -> list[str]:
     """Return the paths that an answer calls invalid."""
     if isinstance(answer, grpc.aio.AioRpcError):
         failure = failure_of(answer)
-        return [] if failure.message.startswith(NO_RULE) else list(failure.violations)
+        return list(failure.violations) if failure.message.startswith(BY_RULE) else []
     if not isinstance(answer, pb.AttachResponse):
         return []
     ended = [item.session_ended if item.HasField("session_ended") else item.watch_ended for item in answer.items]

@@ -281,3 +281,10 @@ async def test_a_write_waits_for_the_abandoned_one_in_sqlite(data_dir: Path) -> 
     await following
     assert await count_threads(database) == 3
     await database.close()
+
+
+async def test_an_error_does_not_quote_what_was_to_be_stored(database: Database) -> None:
+    statement = text("INSERT INTO threads (id, user_id, title) VALUES (:id, 'ada', :words)")
+    with pytest.raises(IntegrityError) as failure:
+        await database.write(lambda connection: connection.execute(statement, {"id": new_id(), "words": "my words"}))
+    assert "my words" not in str(failure.value).partition("DETAIL")[0]

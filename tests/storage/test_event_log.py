@@ -237,6 +237,7 @@ async def test_positions(storage: Storage) -> None:
         run.run_id: Position(1, 3, RunStatus.QUEUED),
         ended.run_id: Position(1, 2, RunStatus.COMPLETED),
     }
+    assert await storage.events.positions([run.run_id, queued.run_id, ended.run_id], final=False) == found
     assert await storage.events.positions([]) == {}
 
 

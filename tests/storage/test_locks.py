@@ -115,6 +115,13 @@ async def test_a_position_waits_for_who_is_still_writing(held: Held) -> None:
     assert (await asking)[run.run_id].last_seq == 1
 
 
+async def test_a_look_that_need_not_be_final_waits_for_nobody(held: Held) -> None:
+    looked_at = [run.run_id for run in held.runs]
+    async with held.locking(runs, looked_at[1]):
+        found = await asyncio.wait_for(SqlEventLog(held.database).positions(looked_at, final=False), 5)
+    assert [position.last_seq for position in found.values()] == [1, 1]
+
+
 async def test_a_claim_passes_over_a_run_that_somebody_has_locked(held: Held) -> None:
     for run in held.runs:
         await SqlRuns(held.database).release(run.run_id, run.epoch)

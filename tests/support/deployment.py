@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from websockets.typing import Subprotocol
 
 from tests.support.bridge_server import Frame, SocketClient
 from tests.support.processes import ChildProcess, free_ports
+from tests.support.scripted_service_main import SOCKET_NAME
 from tests.support.tokens import make_token
 from tests.support.waiting import wait_until
 
@@ -90,6 +92,12 @@ class Deployment:
         child = ChildProcess([sys.executable, "-m", module], output_file=output, env=self._env, cwd=ROOT)
         child.wait_for_output(" listening on ")
         return child
+
+    def say(self, message: str, times: int = 1) -> None:
+        """Let the scripted supervisor (`scripted_service_main`) say so many more events of this message's run."""
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(str(self.data_dir / SOCKET_NAME))
+            line.sendall(f"{message}\n".encode() * times)
 
     def token(self, user: str, **claims: object) -> str:
         """Return a token that the service accepts, unless the claims say otherwise."""

@@ -75,13 +75,13 @@ class FaultyEventLog:
         await self.answers.passage()
         return page
 
-    async def positions(self, run_ids: Collection[str]) -> Mapping[str, Position]:
+    async def positions(self, run_ids: Collection[str], *, final: bool = True) -> Mapping[str, Position]:
         fault = self.position_faults.popleft() if self.position_faults else Fault.NONE
         if fault is Fault.DEFECT:
             raise PoisonError("a defect")
         if fault is not Fault.NONE:
             raise StorageUnavailableError("the database is away")
-        return await self._inner.positions(run_ids)
+        return await self._inner.positions(run_ids, final=final)
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
         return await self._inner.checkpoint(run_id)

@@ -65,14 +65,17 @@ def script(message_id: str, content: str) -> Sequence[Body]:
 
 
 class Prompter:
-    """Implements `RunSupervisor`: plays the script, each event after a line from the test."""
+    """Implements `RunSupervisor`: plays the script, each event after a line from the test; resumes where it was."""
 
     def __init__(self) -> None:
         self._lines: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(0))
 
     async def run(self, work: Work) -> FinalResponse:
-        for body in script(work.message_id, work.command.content):
+        bodies = script(work.message_id, work.command.content)
+        said = int(work.checkpoint or b"0")  # by a worker before this one
+        for number, body in enumerate(bodies[said:], said + 1):
             await self._lines[work.command.content].acquire()
+            work.emitter.save_checkpoint(str(number).encode())
             await work.emitter.emit("data", body)
         await self._lines[work.command.content].acquire()
         rewritten = work.command.content.startswith(REWRITE)
@@ -92,6 +95,7 @@ async def main() -> None:
     prompter = Prompter()
     async with app.open_app(settings, supervisor=prompter):
         path = Path(settings.data_dir) / SOCKET_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
         server = await asyncio.start_unix_server(prompter.listen, path)
         print(f"scripted service listening on {settings.grpc_address}", flush=True)  # noqa: T201 - the sign of readiness
         async with server:

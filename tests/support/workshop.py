@@ -168,6 +168,7 @@ class Workshop:
     worker_id: str = "worker"
     lease_ms: int = LEASE_MS
     beat_interval_ms: int = INTERVAL_MS
+    poll_interval_ms: int = INTERVAL_MS
     run_timeout_ms: int = 30_000
     retry_delays_ms: Sequence[int] = (1, 1, 1)
     limits: ToolLimits = field(default_factory=ToolLimits)
@@ -204,7 +205,7 @@ class Workshop:
             slots=self.slots,
             lease_ms=self.lease_ms,
             beat_interval_ms=self.beat_interval_ms,
-            poll_interval_ms=INTERVAL_MS,
+            poll_interval_ms=self.poll_interval_ms,
         )
         self.runs = Runs(
             storage=self.storage,

@@ -53,6 +53,14 @@ async def test_a_watch_gets_what_follows_its_cursor_then_live_then_its_end(face:
     assert (ended.reason, ended.last_seq) == (pb.ERROR_REASON_UNSPECIFIED, 5)
 
 
+async def test_an_id_can_be_opened_again_right_after_it_was_closed(gateway: Gateway) -> None:
+    await gateway.signed_in(SESSION)
+    await gateway.say(close_session=pb.CloseSession(session_id=SESSION))
+    await gateway.open(SESSION, make_token("ann"))
+    await gateway.expect("session_ended", SESSION)
+    await gateway.expect("session_ready", SESSION)
+
+
 async def test_the_event_in_an_item_is_the_committed_one(face: Face, gateway: Gateway) -> None:
     run = await queued_run(face)
     await gateway.signed_in(SESSION)

@@ -59,6 +59,21 @@ async def test_the_oldest_silent_one_loses_its_place(connections: Connections) -
     assert connections.count("ann") == 3
 
 
+async def test_an_answer_in_the_very_moment_of_the_timeout_counts() -> None:
+    class Late(Socket):
+        def probe(self, timeout_ms: int) -> None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(timeout_ms / 1000, late.answered, "ann", self)
+
+    late = Connections(1, probe_timeout_ms=0)
+    sitting = Late(late)
+    await late.enter("ann", sitting)
+    with pytest.raises(ApexError) as failure:
+        await late.enter("ann", Socket(late))
+    assert failure.value.reason is ErrorReason.TOO_MANY_CONNECTIONS
+    assert not sitting.evicted
+
+
 async def test_a_place_that_is_given_back_is_taken_at_once() -> None:
     patient = Connections(1, probe_timeout_ms=60_000)
     leaving = Socket(patient, answers=False)

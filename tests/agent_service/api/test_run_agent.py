@@ -101,6 +101,27 @@ async def test_a_dropped_stream_cancels_the_run_only_when_asked(face: Face) -> N
     assert (await face.run(runs[1])).status is RunStatus.QUEUED
 
 
+async def test_a_caller_who_leaves_before_it_is_told_of_its_run_cancels_it_too(face: Face) -> None:
+    first = await start(face)
+    face.stage.cancelling.close()
+    request = pb.RunAgentRequest(
+        content="hello",
+        thread_id=first.thread_id,
+        client_message_id=KEY,
+        conflict_policy=pb.CONFLICT_POLICY_INTERRUPT,
+        on_disconnect=pb.ON_DISCONNECT_CANCEL,
+    )
+    call = face.agents.RunAgent(request, metadata=signed_in())
+    # It is accepted, but the caller cannot know: the answer waits for the end of the interrupted run.
+    await face.stage.cancelling.reached()
+    call.cancel()
+    await face.agents.GetRun(pb.GetRunRequest(run_id=first.run_id), metadata=signed_in())
+    face.stage.cancelling.open()
+    accepted = await face.storage.runs.find_by_client_message("ann", KEY)
+    await eventually(lambda: accepted.run_id in face.stage.cancelled, what="the run is cancelled")
+    assert (await face.run(accepted.run_id)).status is RunStatus.CANCELLED
+
+
 async def test_a_deadline_counts_as_a_disconnect(face: Face) -> None:
     request = pb.RunAgentRequest(content="hello", on_disconnect=pb.ON_DISCONNECT_CANCEL)
     call = face.agents.RunAgent(request, metadata=signed_in(), timeout=0.5)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry
 
+from agent_service.api.auth import token_expired
 from agent_service.api.metrics import ApiMetrics
 from agent_service.api.outbox import Outbox
 from agent_service.api.watches import Watches, WatchServices
@@ -67,6 +68,19 @@ async def test_a_watch_whose_gateway_does_not_read_is_slow_and_no_other_is(face:
         ended = [item.watch_ended for item in items if item.HasField("watch_ended")]
     assert seen == list(range(1, len(seen) + 1))
     assert (ended[0].reason, ended[0].last_seq) == (pb.ERROR_REASON_SLOW_CONSUMER, seen[-1])
+
+
+async def test_a_watch_that_is_ended_says_the_last_event_that_goes_before_its_end(face: Face) -> None:
+    run = await started_run(face)
+    outbox = Outbox()
+    watches = watches_into(face, outbox)
+    watches.start(user_of("ann"), pb.WatchRunItem(watch_id="w", run_id=run.run_id))
+    for _ in range(10):  # the event is in the outbox, and nobody has taken it
+        await asyncio.sleep(0)
+    watches.stop_all(token_expired())
+    event, ended = await items_of(outbox)
+    assert event.event.seq == 1
+    assert (ended.watch_ended.reason, ended.watch_ended.last_seq) == (pb.ERROR_REASON_TOKEN_EXPIRED, 1)
 
 
 async def test_a_defect_ends_its_watch_with_an_error_id_and_nothing_of_itself(face: Face) -> None:

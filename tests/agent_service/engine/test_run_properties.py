@@ -138,3 +138,15 @@ def test_what_is_refused_changes_nothing(steps: list[Body | None], closing: str,
     before = {name: repr(value) for name, value in vars(state).items()}
     if not close(state, closing, content):
         assert {name: repr(value) for name, value in vars(state).items()} == before
+
+
+def test_the_terminal_event_repeats_the_agent_that_was_started() -> None:
+    for end in ("complete", "cancel"):
+        state = RunState("run-1", "thread-1")
+        state.next(NOW, "supervisor", AgentStarted("data", "Message received.", "message-1"))
+        if end == "complete":
+            last = state.complete(NOW, FinalResponse("answer-1", "Yes."), 1, Usage())[-1]
+        else:
+            last = state.cancel(NOW, "Stopped.", 1, Usage())[-1]
+        assert isinstance(last.body, AgentCompleted)
+        assert last.body.agent_id == "data"

@@ -55,6 +55,17 @@ async def test_after_the_cut_nothing_more_is_said_until_the_text_is_taken_back()
     assert told.final.content == "Short."
 
 
+async def test_a_large_piece_is_told_in_pieces_that_fit() -> None:
+    async def speak(sink: StepSink) -> None:
+        await sink.text("\U0001f4b8" * 20_000)
+
+    async with Bench(tools=CannedTools().make(), loop=Saying(speak)) as bench:
+        told = await bench.ask("costs")
+    pieces = [piece.text for piece in told.bodies(PartialResult)]
+    assert max(len(piece.encode()) for piece in pieces) <= 64 * 1024
+    assert "".join(pieces) == told.final.content == "\U0001f4b8" * 20_000
+
+
 async def test_a_nul_of_a_model_does_not_reach_the_database() -> None:
     async def speak(sink: StepSink) -> None:
         await sink.text("a\x00b")
