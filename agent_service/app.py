@@ -1,6 +1,7 @@
 """The composition root: the only place where concrete classes meet."""
 
 import asyncio
+import os
 import signal
 import ssl
 import sys
@@ -51,6 +52,9 @@ DRAIN_GRACE_MS: Final = 10_000
 
 CLOSE_GRACE_S: Final = 5
 """How long calls may take to end after that."""
+
+STOP_LIMIT_S: Final = 28
+"""After SIGTERM the process is gone within this time, whatever hangs."""
 
 _START_ERRORS: Final = (
     AddressInUseError,
@@ -196,6 +200,7 @@ async def _admin(settings: Settings, metrics: CollectorRegistry, storage: Storag
 
 def run(settings: Settings) -> None:
     """Run the service in this process until it is told to stop. Raises `StartError`."""
+    os.umask(0o077)  # what is written holds people's messages and data
     configure_logs()
     uvloop.run(serve(settings))
 
@@ -215,7 +220,14 @@ async def serve(settings: Settings) -> None:
         sys.stdout.flush()
         await stopping.wait()
         structlog.get_logger("apex").info("draining")
+        asyncio.get_running_loop().call_later(STOP_LIMIT_S, _leave)
         await app.drain()
+
+
+def _leave() -> None:
+    """End the process although something hangs, a database that does not answer most likely. The log is safe in it."""
+    structlog.get_logger("apex").error("stop_took_too_long", limit_s=STOP_LIMIT_S)
+    os._exit(1)
 
 
 async def migrate(settings: Settings) -> None:

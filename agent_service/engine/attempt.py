@@ -92,7 +92,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Works on claimed runs. `run_timeout_ms` bounds one attempt; `max_history` the messages of earlier runs."""
+    """Works on claimed runs. `run_timeout_ms` bounds all attempts together; `max_history` the earlier messages."""
 
     storage: Storage
     journal: Journal
@@ -145,7 +145,7 @@ class Attempts:
             state = RunState.unread(run.run_id, run.thread_id, run.last_seq)
         state.attempt = run.attempt
         writer = self.journal.open_run(run)
-        return RunEmitter(state, writer, self.codec, self.clock, run.start_time or self.clock.now())
+        return RunEmitter(state, writer, self.codec, self.clock, state.begin_time or self.clock.now())
 
     async def _fold(self, run: RunRecord) -> RunState:
         state = RunState(run.run_id, run.thread_id)
@@ -210,18 +210,18 @@ class Attempts:
             raise ApexError(ErrorReason.WORKER_LOST, text)
         work = await self._prepare(run, emitter)
         timeout_ms = min(work.command.settings.timeout_ms or self.run_timeout_ms, self.run_timeout_ms)
-        deadline = asyncio.timeout(timeout_ms / 1000)
+        # Over all attempts: a run that is taken over again and again ends in time, too.
+        left_ms = timeout_ms - emitter.execution_time_ms(self.clock.now())
+        if left_ms <= 0:
+            raise _took_too_long(timeout_ms)
+        deadline = asyncio.timeout(left_ms / 1000)
         try:
             async with deadline:
                 return await self.supervisor.run(work)
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise ApexError(
-                ErrorReason.DEADLINE_EXCEEDED,
-                f"The run took longer than {timeout_ms / 1000:g} s and was stopped.",
-                recovery_suggestions=("Ask for less at once.", "Try again."),
-            ) from None
+            raise _took_too_long(timeout_ms) from None
 
     async def _prepare(self, run: RunRecord, emitter: RunEmitter) -> Work:
         """Gather what the supervisor needs; tell the log when this is not the first attempt."""
@@ -277,3 +277,11 @@ def _take_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
+
+
+def _took_too_long(timeout_ms: int) -> ApexError:
+    return ApexError(
+        ErrorReason.DEADLINE_EXCEEDED,
+        f"The run took longer than {timeout_ms / 1000:g} s and was stopped.",
+        recovery_suggestions=("Ask for less at once.", "Try again."),
+    )

@@ -80,6 +80,7 @@ class Dispatcher:
         self._files = files
         self._clock = clock
         self._ids = ids
+        self._taken_ids: set[str] = set()
         self._logger = structlog.get_logger("apex.dispatcher")
 
     async def call(self, agent_name: str, step_id: str, call: ToolCall, permitted: frozenset[str]) -> ToolOutcome:
@@ -88,7 +89,7 @@ class Dispatcher:
         The id in the events is `{step_id}.{call_id}`. A call that the log shows as completed returns its outcome; one
         that it shows as begun (a safe one) runs again under its id, without a second `tool_executing`.
         """
-        tool_call_id = _bounded_id(f"{step_id}.{call.call_id}")
+        tool_call_id = self._take_id(f"{step_id}.{call.call_id}", call)
         tool = self._tools.get(call.tool_name)
         known = self._emitter.state.tools.get(tool_call_id)
         if known is not None and known.completed is not None:
@@ -106,6 +107,21 @@ class Dispatcher:
         self._emitter.add_usage(Usage(tool_calls=1))
         await self._emitter.emit(agent_name, completed)
         return _outcome(completed)
+
+    def _take_id(self, wanted: str, call: ToolCall) -> str:
+        """Return the id of this call, which no other call of this attempt has: some providers repeat theirs.
+
+        An id from before a crash is taken again for the same tool and arguments only.
+        """
+        shown, count = _shown(call.args), 1
+        while True:
+            tool_call_id = _bounded_id(wanted if count == 1 else f"{wanted}~{count}")
+            known = self._emitter.state.tools.get(tool_call_id)
+            same = known is None or (known.executing.tool_name, known.executing.tool_args) == (call.tool_name, shown)
+            if same and tool_call_id not in self._taken_ids:
+                self._taken_ids.add(tool_call_id)
+                return tool_call_id
+            count += 1
 
     async def _announce(self, agent_name: str, tool_call_id: str, call: ToolCall, tool: Tool[BaseModel] | None) -> None:
         if not self._emitter.state.has_thought:

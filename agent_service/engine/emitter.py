@@ -67,21 +67,21 @@ class RunEmitter:
     async def complete(self, final: FinalResponse, message: MessageRecord) -> None:
         """End the run with success: last events, assistant message and status in one transaction."""
         now = self._clock.now()
-        span = self._execution_time_ms(now)
+        span = self.execution_time_ms(now)
         stored = self._tried(lambda: self.state.complete(now, final, span, self.usage))
         await self._end(stored, Ending(RunStatus.COMPLETED, now, message))
 
     async def cancel(self, reason: str) -> None:
         """End the run as cancelled, in one transaction."""
         now = self._clock.now()
-        span = self._execution_time_ms(now)
+        span = self.execution_time_ms(now)
         stored = self._tried(lambda: self.state.cancel(now, reason, span, self.usage))
         await self._end(stored, Ending(RunStatus.CANCELLED, now))
 
     async def fail(self, error: ApexError, error_id: str) -> None:
         """End the run with an error, in one transaction."""
         now = self._clock.now()
-        span = self._execution_time_ms(now)
+        span = self.execution_time_ms(now)
         stored = self._tried(lambda: self.state.fail(now, error, error_id, span, self.usage))
         await self._end(stored, Ending(RunStatus.FAILED, now, error_reason=error.reason))
 
@@ -108,7 +108,8 @@ class RunEmitter:
         """Make the next safe point the last: `HandoverError` follows it."""
         self._handover = True
 
-    def _execution_time_ms(self, now: datetime) -> int:
+    def execution_time_ms(self, now: datetime) -> int:
+        """Return the milliseconds since work on the run began, over all attempts."""
         return max(0, round((now - self._started).total_seconds() * 1000))
 
     def _is_safe_point(self, body: Body) -> bool:

@@ -80,6 +80,8 @@ class RunState:
         self.last_seq = 0
         self.ended = False
         self.has_thought = False
+        #: When the first worker began: the time of the first event after acceptance.
+        self.begin_time: datetime | None = None
         self.agent_id = SUPERVISOR
         self.message_id = ""
         self.tools: dict[str, ToolCallState] = {}
@@ -132,6 +134,8 @@ class RunState:
             raise GrammarError(f"run {self.run_id}: seq {event.seq} after {self.last_seq}")
         self._check(event)
         self._fold(event)
+        if self.begin_time is None and not _is_acceptance(event.body):
+            self.begin_time = event.emit_time
         self.last_seq = event.seq
 
     def _check(self, event: Event) -> None:
@@ -285,3 +289,8 @@ class RunState:
             )
             for call in calls
         ]
+
+
+def _is_acceptance(body: Body) -> bool:
+    """Return whether an event of this kind is saved with the run, before anybody works on it."""
+    return isinstance(body, AgentStarted) or (isinstance(body, AgentProgress) and body.stage is ProgressStage.QUEUED)

@@ -15,7 +15,7 @@ from agent_service.engine.ports import Clock, EventCodec, Ids
 from agent_service.engine.registry import Registry
 from agent_service.engine.run import SUPERVISOR
 from agent_service.engine.translation import invalid, translated
-from storage.errors import StorageError
+from storage.errors import RecordNotFoundError, StorageError, StorageUnavailableError
 from storage.interfaces import Storage
 from storage.records import Accepted, NewRun, Page, RunRecord, RunStatus
 
@@ -88,8 +88,13 @@ class Runs:
             return await self._accept(user, command)
 
     async def _accept(self, user: UserExecutionContext, command: RunCommand) -> Accepted:
-        await self._check(user, command)
-        accepted = await self._storage.runs.accept(await self._new_run(user, command))
+        try:
+            await self._check(user, command)
+        except (ApexError, RecordNotFoundError):
+            # A repeated message attaches to its run, also where it would not be accepted anew.
+            if not await self._is_known(user, command):
+                raise
+        accepted = await self._save(await self._new_run(user, command))
         if accepted.already_existed:
             self._check_same_thread(accepted.run, command)
             return accepted
@@ -103,6 +108,28 @@ class Runs:
             # It is accepted, whatever comes now: the workers find the cancellations in the database by themselves.
             self._logger.warning("acceptance_not_announced", run_id=accepted.run.run_id, error=str(error))
         return accepted
+
+    async def _is_known(self, user: UserExecutionContext, command: RunCommand) -> bool:
+        if not command.client_message_id:
+            return False
+        try:
+            await self._storage.runs.find_by_client_message(user.user_id, command.client_message_id)
+        except RecordNotFoundError:
+            return False
+        return True
+
+    async def _save(self, new: NewRun) -> Accepted:
+        """Save the run. Where the answer to the COMMIT was lost, the run itself says whether it was saved."""
+        try:
+            return await self._storage.runs.accept(new)
+        except StorageUnavailableError as error:
+            if not error.outcome_unknown:
+                raise
+            try:
+                run = await self._storage.runs.get(new.user_id, new.run_id)
+            except RecordNotFoundError:
+                raise error from None
+        return Accepted(run, already_existed=False, thread_created=new.new_thread_title is not None)
 
     async def _check(self, user: UserExecutionContext, command: RunCommand) -> None:
         if command.agent and command.agent not in self._registry.agents:

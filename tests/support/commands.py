@@ -1,9 +1,14 @@
 """The `apex` command, and `python -m`, as a person runs them: real processes with an environment of their own."""
 
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,3 +69,20 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except OSError:
         return False
+
+
+def run_on_terminal(argv: Sequence[str], *, rows: int, columns: int, **env: str) -> tuple[int, str]:
+    """Run a command on a terminal of that size; return its exit code and all that it wrote, control codes included."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    inherited = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
+    with subprocess.Popen(
+        argv, env={**inherited, "TERM": "xterm", **env}, stdin=follower, stdout=follower, stderr=follower
+    ) as process:
+        os.close(follower)
+        written = b""
+        with suppress(OSError):  # how Linux says that the last one has left the terminal
+            while piece := os.read(leader, 65_536):
+                written += piece
+        os.close(leader)
+        return process.wait(TIMEOUT_S), written.decode()

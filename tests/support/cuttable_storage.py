@@ -16,13 +16,14 @@ class CuttableStorage:
     """Implements `storage.interfaces.Storage` over another one.
 
     While a part is in `cut`, every call of it fails as when the database is away, or when this process is dead; the
-    calls named in `failing` fail too. A call whose name has a gate in `gates` waits there before it does anything;
-    `returns` holds it up on the way back.
+    calls named in `failing` fail too, and those in `unanswered` are carried out, but nobody hears of it. A call whose
+    name has a gate in `gates` waits there before it does anything; `returns` holds it up on the way back.
     """
 
     def __init__(self, inner: Storage) -> None:
         self.cut: set[str] = set()
         self.failing: set[str] = set()
+        self.unanswered: set[str] = set()
         self.gates: defaultdict[str, Gate] = defaultdict(Gate)
         self.returns: defaultdict[str, Gate] = defaultdict(Gate)
         #: The event log has faults of its own.
@@ -77,6 +78,8 @@ class _Line:
             if self._part in self._storage.cut or name in self._storage.failing:
                 raise StorageUnavailableError("the line is cut")
             result = await method(*args, **options)
+            if name in self._storage.unanswered:
+                raise StorageUnavailableError("the answer is lost", outcome_unknown=True)
             await self._storage.returns[name].passage()
             return result
 

@@ -25,7 +25,7 @@ from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.events import AgentThinking, Body, Effect, Event, FinalResponse, JsonObject, PartialResult
 from agent_service.engine.journal import Journal
 from agent_service.engine.limits import ToolLimits
-from agent_service.engine.ports import ToolCall, ToolOutcome
+from agent_service.engine.ports import Clock, ToolCall, ToolOutcome
 from agent_service.engine.registry import Registry
 from agent_service.engine.runs import Runs
 from agent_service.engine.threads import Threads
@@ -172,6 +172,7 @@ class Workshop:
     run_timeout_ms: int = 30_000
     retry_delays_ms: Sequence[int] = (1, 1, 1)
     limits: ToolLimits = field(default_factory=ToolLimits)
+    clock: Clock = field(default_factory=SystemClock)
     storage: CuttableStorage = field(init=False)
     broadcast: Broadcast = field(init=False)
     journal: Journal = field(init=False)
@@ -181,7 +182,7 @@ class Workshop:
     _codec: ProtoCodec = field(default_factory=ProtoCodec)
 
     async def __aenter__(self) -> Self:
-        clock, ids = SystemClock(), SystemIds()
+        clock, ids = self.clock, SystemIds()
         self.storage = CuttableStorage(self.inner)
         registry = Registry([AGENT], self.tools)
         self.broadcast = Broadcast(self.storage.events, self.storage.runs, poll_interval_ms=INTERVAL_MS)

@@ -339,6 +339,27 @@ async def test_a_long_id_of_a_provider_fits_the_event(memory: MemoryStorage) -> 
     assert ids[2].startswith("1-data.x")
 
 
+async def test_an_id_that_a_provider_repeats_is_another_call(memory: MemoryStorage) -> None:
+    ran: list[int] = []
+
+    async def count(_: ToolContext) -> JsonObject:
+        ran.append(len(ran))
+        return {"number": len(ran)}
+
+    async def script(work: Work) -> FinalResponse:
+        async def call() -> ToolOutcome:
+            return await work.dispatcher.call("data", "1-data", ToolCall("call_0", "count", {}), frozenset({"count"}))
+
+        outcomes = [*await asyncio.gather(call(), call()), await call()]
+        assert [outcome.result for outcome in outcomes] == [{"number": 1}, {"number": 2}, {"number": 3}]
+        return await answer(work)
+
+    async with Workshop(memory, tools=[a_tool("count", count)]) as shop:
+        shop.supervisor.scripts["hello"] = script
+        ids = [body.tool_call_id for body in (await shop.told(await shop.accept("hello"))).of(ToolExecuting)]
+    assert ids == ["1-data.call_0", "1-data.call_0~2", "1-data.call_0~3"]
+
+
 async def test_a_call_that_has_ended_is_not_run_again(memory: MemoryStorage) -> None:
     ran: list[str] = []
 

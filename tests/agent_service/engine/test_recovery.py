@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import pytest
 from pydantic import BaseModel
 from structlog.typing import EventDict
 
 from agent_service.engine.attempt import MAX_CLAIMS
+from agent_service.engine.clock import SystemClock
 from agent_service.engine.errors import ErrorReason
 from agent_service.engine.events import (
     AgentCompleted,
@@ -207,6 +209,21 @@ async def test_a_checkpoint_makes_the_count_begin_anew(storage: Storage) -> None
     await crash_at_work(storage, MAX_CLAIMS + 1, saving=True)
     async with Workshop(storage) as last:
         assert (await last.told(run)).of(FinalResponse)
+
+
+class Later(SystemClock):
+    """The real clock, ten minutes on."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(minutes=10)
+
+
+async def test_all_attempts_together_have_the_time_of_one_run(storage: Storage) -> None:
+    async with Workshop(storage, slots=0) as shop:
+        run = await shop.accept("hello")
+    await crash_at_work(storage, 1)
+    async with Workshop(storage, clock=Later(), run_timeout_ms=5 * 60_000) as last:
+        assert (await last.told(run)).of(AgentError)[0].reason is ErrorReason.DEADLINE_EXCEEDED
 
 
 async def test_a_log_that_nobody_can_read_ends_all_the_same(memory: MemoryStorage, logs: list[EventDict]) -> None:

@@ -1,6 +1,8 @@
 """Acceptance: what becomes a run, and what becomes of the runs before it."""
 
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -154,6 +156,30 @@ async def test_a_database_that_is_away_says_so(memory: MemoryStorage) -> None:
         with pytest.raises(ApexError) as caught:
             await shop.accept("hello")
         assert reason(caught) is ErrorReason.STORAGE_UNAVAILABLE
+
+
+async def test_an_acceptance_whose_answer_is_lost_has_happened(memory: MemoryStorage) -> None:
+    async with Workshop(memory) as shop:
+        shop.storage.unanswered.add("accept")
+        run = await shop.accept("hello")
+        shop.storage.unanswered.clear()
+        assert (await shop.told(run)).of(AgentCompleted)[0].status is CompletionStatus.SUCCESS
+        assert shop.supervisor.begun == ["hello"]
+
+
+async def test_a_repeated_message_finds_its_run_when_its_file_is_gone(memory: MemoryStorage) -> None:
+    async with Workshop(memory) as shop:
+        async with memory.files.upload("ann", KEY, "usage.csv", "text/csv", max_bytes=10) as upload:
+            await upload.write(b"a,b")
+            await upload.commit(datetime.now(UTC))
+        command = RunCommand("hello", client_message_id=KEY, references=(Reference(file_id=KEY),))
+        first = await shop.runs.accept(ANN, command)
+        await memory.files.delete("ann", KEY)
+        again = await shop.runs.accept(ANN, command)
+        assert (again.run.run_id, again.already_existed) == (first.run.run_id, True)
+        with pytest.raises(ApexError) as caught:
+            await shop.runs.accept(ANN, replace(command, client_message_id=""))
+        assert reason(caught) is ErrorReason.NOT_FOUND
 
 
 async def test_a_run_is_accepted_even_if_nobody_can_be_told(memory: MemoryStorage) -> None:
