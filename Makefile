@@ -79,6 +79,17 @@ lint-contract: $(IMAGE)
 types: install ## Check the types
 	@$(BIN)/mypy
 
+# ---- Speed ----
+
+# On an idle machine with at least 2 cores; PostgreSQL at 127.0.0.1:5432 (ARGS="--postgres-url …" for another one).
+.PHONY: bench
+bench: install ## Measure the speed beside the floor (12 minutes); table here, figures in build/bench.json
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: install ## The same in short (2 minutes)
+	@$(BIN)/python -m benchmarks --sizes quick --output build/bench-quick.json $(ARGS)
+
 # ---- The contract ----
 
 .PHONY: generate

@@ -9,9 +9,10 @@ from typing import Final, Protocol
 
 import grpc
 from google.protobuf import json_format
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.markdown import Markdown
+from rich.segment import Segment
 from rich.text import Text
 
 from generated.apex.agent.v1 import agent_pb2, agent_pb2_grpc
@@ -21,6 +22,9 @@ RETRY_DELAYS_S: Final = (0.2, 0.5, 1, 2, 4, 4, 4, 4, 4)
 
 CANCEL_TIMEOUT_S: Final = 5
 """How long to wait for the word that a run is asked to stop."""
+
+TAIL_MARGIN: Final = 2
+"""Lines of the screen that a growing answer leaves free."""
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.http2.bdp_probe", 0),
@@ -165,20 +169,18 @@ class Screen:
         if not self._answer.is_terminal:
             return
         if self._live is None:
-            self._live = Live(console=self._answer, refresh_per_second=12, vertical_overflow="visible")
+            self._live = Live(console=self._answer, refresh_per_second=12, transient=True)
             self._live.start()
-        self._live.update(Markdown(text))
+        self._live.update(Tail(text))
 
     def _finish(self, content: str) -> None:
         """Leave the whole answer on the screen."""
         if not self._answer.is_terminal:
             sys.stdout.write(f"{content.rstrip()}\n")
             sys.stdout.flush()
-        elif self._live is None:
-            self._answer.print(Markdown(content))
         else:
-            self._live.update(Markdown(content))
             self.close()
+            self._answer.print(Markdown(content))
 
     def warn(self, text: str) -> None:
         """Show something that is no event."""
@@ -209,6 +211,19 @@ class Screen:
 
     def _line(self, mark: str, text: str, style: str) -> None:
         self._steps.print(Text(f"{mark} {text}", style=style), soft_wrap=not self._steps.is_terminal)
+
+
+class Tail:
+    """The end of a growing text, as much as fits: what has left the screen at its top could not be redrawn."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(Markdown(self._text), options, pad=False)
+        for line in lines[-max(1, console.height - TAIL_MARGIN) :]:
+            yield from line
+            yield Segment.line()
 
 
 def _progress(progress: agent_pb2.AgentProgress) -> str:

@@ -30,6 +30,7 @@ from ws_bridge.sockets import Sockets
 from ws_bridge.upstream import Upstream
 
 STATIC: Final = Path(__file__).parent / "static"
+READ: Final = ["GET", "HEAD"]
 READY_WAIT_S: Final = 1.0
 """How long a start waits for the service, in seconds; it goes on without, and says so at `/readyz`."""
 
@@ -94,11 +95,11 @@ def create_app(settings: Settings, bounds: Bounds | None = None) -> FastAPI:
 def add_health(app: FastAPI, bridge: Bridge) -> None:
     """Add `/healthz` (this process works) and `/readyz` (it can serve: the service is reachable)."""
 
-    @app.get("/healthz", include_in_schema=False)
+    @app.api_route("/healthz", methods=READ, include_in_schema=False)
     async def healthz() -> Response:
         return json_response({"status": "ok"})
 
-    @app.get("/readyz", include_in_schema=False)
+    @app.api_route("/readyz", methods=READ, include_in_schema=False)
     async def readyz() -> Response:
         if bridge.sockets.draining:
             return json_response({"status": "draining"}, 503)
@@ -161,7 +162,7 @@ async def _lifespan(settings: Settings, bridge: Bridge) -> AsyncIterator[None]:
 
 
 def _add_pages(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=READ, include_in_schema=False)
     async def index() -> Response:
         return FileResponse(STATIC / "index.html")
 

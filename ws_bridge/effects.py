@@ -39,10 +39,11 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedIn:
-    """The socket no longer counts among those that have not signed in."""
+class TokenBrought:
+    """The socket has brought its token, and no longer counts among those that have not signed in.
 
-    user_id: str
+    Whether the service is there to judge it is not the socket's affair.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ Effect: TypeAlias = (
     | SendEvent
     | SendPing
     | Close
-    | SignedIn
+    | TokenBrought
     | OpenSession
     | CloseSession
     | AnswerProbe

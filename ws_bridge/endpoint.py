@@ -47,7 +47,7 @@ class Connections:
 
 
 class Endpoint:
-    """One socket. `on_signed_in` is called once, when it no longer counts as not signed in."""
+    """One socket. `on_token_brought` is called once it no longer counts as not signed in; again does no harm."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class Endpoint:
         session: Session,
         line: Line,
         connections: Connections,
-        on_signed_in: Callable[[], None],
+        on_token_brought: Callable[[], None],
     ) -> None:
         self._session_id = session_id
         self._session = session
         self._line = line
         self._shared = connections
-        self._on_signed_in = on_signed_in
+        self._on_token_brought = on_token_brought
         self._outbox = Outbox(connections.outbox_limits)
         self._close: fx.Close | None = None
 
@@ -100,9 +100,11 @@ class Endpoint:
         """The service went away."""
         self._do(self._session.on_lost())
 
-    def on_defect(self) -> None:
-        """Something of ours failed."""
-        self._do(self._session.on_defect())
+    def on_defect(self) -> str:
+        """Something of ours failed: end the socket. Return the error's id, for the log."""
+        error_id = self._new_id()
+        self._do(self._session.on_defect(error_id))
+        return error_id
 
     def on_pong(self, number: int) -> None:
         """The peer has answered a ping."""
@@ -124,13 +126,17 @@ class Endpoint:
             if message["type"] == "websocket.disconnect":
                 return
             self._shared.metrics.received.inc()
-            new_id = self._new_id()
-            text = message.get("text")
-            if isinstance(text, str):
-                frame = client_frame(text, self._shared.max_frame_bytes, new_id)
-            else:
-                frame = binary_frame()
-            self._do(self._session.on_frame(self._now_ms(), frame, self._new_id()))
+            if self._close is not None:
+                continue  # what a peer still sends behind our close means nothing
+            try:
+                self._take(message.get("text"))
+            except Exception:  # the border: whatever a client has sent, it is told how it ended
+                logger.exception("A frame could not be handled (%s).", self._defect())
+
+    def _take(self, text: object) -> None:
+        limit, new_id = self._shared.max_frame_bytes, self._new_id()
+        frame = client_frame(text, limit, new_id) if isinstance(text, str) else binary_frame()
+        self._do(self._session.on_frame(self._now_ms(), frame, self._new_id()))
 
     async def _write(self) -> None:
         try:
@@ -158,8 +164,8 @@ class Endpoint:
                 self._line.ping(effect.number)
             case fx.Close():
                 self._end(effect)
-            case fx.SignedIn():
-                self._on_signed_in()
+            case fx.TokenBrought():
+                self._on_token_brought()
             case fx.StartRun():
                 self._call(self._shared.calls.start_run(effect.token, effect.request))
             case fx.CancelRun():
@@ -187,10 +193,12 @@ class Endpoint:
                 result = await call
                 self._do(self._session.on_answer(self._now_ms(), result, self._new_id()))
             except Exception:  # the border: without an answer the session would wait for ever
-                logger.exception("A call failed in a way that it never should (connection %s).", self._session_id)
-                self.on_defect()
+                logger.exception("A call failed in a way that it never should (%s).", self._defect())
 
         self._shared.start_task(answer())
+
+    def _defect(self) -> str:
+        return f"connection {self._session_id}, error_id {self.on_defect()}"
 
     def _now_ms(self) -> int:
         return self._shared.clock.monotonic_ms()

@@ -1,7 +1,7 @@
 """Errors of HTTP requests: the body of the socket's error frame, the status of the one table."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import grpc
 from fastapi import FastAPI, Request
@@ -13,12 +13,16 @@ from ws_bridge.close_codes import Reason, meaning_of
 from ws_bridge.frames import Failure, Violation, error_frame
 from ws_bridge.wire.errors import DEFECT, failure_of
 from ws_bridge.wire.server_frames import frame_json
+from ws_bridge.wire.validation import invalid_message
 
 logger = logging.getLogger(__name__)
 
 JSON = "application/json"
 NOT_FOUND_STATUS = 404
 METHOD_STATUS = 405
+#: What reading a body raises that is no JSON at all, beside what FastAPI itself reports.
+UNREADABLE = (UnicodeDecodeError, RecursionError)
+MALFORMED = Failure(Reason.MALFORMED_JSON, "The body is not usable JSON.")
 
 
 class RefusedError(Exception):
@@ -57,6 +61,8 @@ def add_error_handlers(app: FastAPI, new_id: Callable[[], str]) -> None:
         status = error.status_code if isinstance(error, HTTPException) else None
         if status == NOT_FOUND_STATUS:
             return error_response(Failure(Reason.NOT_FOUND, f"There is nothing at {request.url.path}."), new_id())
+        if error.__cause__ is not None and isinstance(error.__cause__, UNREADABLE):
+            return error_response(MALFORMED, new_id())
         text = f"{request.method} is not possible here." if status == METHOD_STATUS else "The request is not valid."
         return error_response(Failure(Reason.INVALID_ARGUMENT, text), new_id(), status)
 
@@ -65,7 +71,11 @@ def add_error_handlers(app: FastAPI, new_id: Callable[[], str]) -> None:
         logger.error("A request failed (error_id %s).", error_id, exc_info=error)
         return error_response(_defect(error), error_id)
 
+    def unwritable(_: Request, error: Exception) -> Response:
+        return error_response(MALFORMED, new_id())
+
     app.add_exception_handler(RefusedError, refused)
+    app.add_exception_handler(UnicodeEncodeError, unwritable)  # half a surrogate pair: JSON has it, UTF-8 does not
     app.add_exception_handler(grpc.aio.AioRpcError, failed_call)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
@@ -77,7 +87,24 @@ def _defect(_: Exception) -> Failure:
 
 
 def _invalid(error: RequestValidationError) -> Failure:
-    violations = tuple(
-        Violation(".".join(str(part) for part in item["loc"][1:]), str(item["msg"])) for item in error.errors()
-    )
-    return Failure(Reason.INVALID_ARGUMENT, "The request is not valid.", violations=violations)
+    items = error.errors()
+    if any(item["type"] == "json_invalid" for item in items):
+        return MALFORMED
+    if any(item["loc"] == ("body",) for item in items):
+        return Failure(Reason.INVALID_ARGUMENT, "The body must be a JSON object, with Content-Type: application/json.")
+    violations = tuple(Violation(_path(item["loc"][1:]), _description(str(item["msg"]))) for item in items)
+    return Failure(Reason.INVALID_ARGUMENT, invalid_message(violations), violations=violations)
+
+
+def _path(parts: Iterable[str | int]) -> str:
+    """Return a path as the contract writes it: `a.b[0].c`."""
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _description(text: str) -> str:
+    """Return what is wrong in the contract's manner: `must be …`."""
+    plain, _, _ = text.partition(", unable to parse")
+    return "is required" if plain == "Field required" else plain.replace("Input should be", "must be", 1)

@@ -14,6 +14,7 @@ from typing import Final
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.frames import CloseCode as ProtocolCode
 from websockets.frames import Frame
 
 from ws_bridge.close_codes import CloseCode
@@ -25,6 +26,8 @@ USER_TIMEOUT_MS: Final = 60_000
 CLOSE_GRACE_S: Final = 3.0
 """How long a peer may take to answer a close, in seconds; then the connection is aborted."""
 MAX_CLOSE_REASON_BYTES: Final = 123
+MAX_FRAGMENTS: Final = 1024
+"""Frames of one message; one more closes with 1009. Empty ones count too: their bytes never reach a limit."""
 UNREADABLE_UPGRADE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
@@ -127,6 +130,14 @@ class LineProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # refused in order: uvicorn would log an error about it
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) < MAX_FRAGMENTS:
+            super().handle_cont(event)
+        elif not self.close_sent:
+            self.frames = []
+            self.conn.fail(ProtocolCode.MESSAGE_TOO_BIG, f"at most {MAX_FRAGMENTS} fragments")
+            self.handle_parser_exception()
 
     def handle_ping(self) -> None:
         if self.writable.is_set():

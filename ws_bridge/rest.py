@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Body, Depends, Query
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from google.protobuf.message import Message
+from pydantic import AfterValidator
 from starlette.responses import Response
 
 from generated.apex.agent.v1 import agent_pb2 as pb
@@ -38,8 +39,25 @@ def user_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depen
 
 
 Token = Annotated[str, Depends(user_token)]
-PageSize = Annotated[int, Query(ge=0, le=200, description="At most; 0: 50.")]
-PageToken = Annotated[str, Query(max_length=512, description="`next_page_token` of the page before.")]
+INT32_MIN: Final = -(2**31)
+INT32_MAX: Final = 2**31 - 1
+
+
+def _int32(value: int) -> int:
+    """Return the nearest value that the contract's field can carry; the contract's own rule then refuses it."""
+    return min(max(value, INT32_MIN), INT32_MAX)
+
+
+# Limits of the contract are the service's to check, so that both transports refuse with the same words: these two
+# only show them.
+PageSize = Annotated[
+    int,
+    AfterValidator(_int32),
+    Query(description="At most; 0: 50.", json_schema_extra={"minimum": 0, "maximum": 200}),
+]
+PageToken = Annotated[
+    str, Query(description="`next_page_token` of the page before.", json_schema_extra={"maxLength": 512})
+]
 
 
 def json_response(value: JsonObject, status: int = 200) -> Response:
@@ -59,7 +77,9 @@ def thread_routes(calls: Calls) -> APIRouter:
     @router.get("/threads", response_model=models.ThreadPage, summary="List threads, most recently used first")
     async def list_threads(
         token: Token,
-        query: Annotated[str, Query(max_length=200, description="Only threads that contain it.")] = "",
+        query: Annotated[
+            str, Query(description="Only threads that contain it.", json_schema_extra={"maxLength": 200})
+        ] = "",
         page_size: PageSize = 0,
         page_token: PageToken = "",
     ) -> Response:

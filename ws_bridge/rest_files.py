@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -10,6 +10,7 @@ import grpc
 from fastapi import APIRouter, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from generated.apex.agent.v1 import agent_pb2 as pb
 from ws_bridge import rest_models as models
@@ -20,6 +21,7 @@ from ws_bridge.frames import Failure, Violation
 from ws_bridge.http_errors import RefusedError
 from ws_bridge.multipart import FilePart, MultipartError
 from ws_bridge.rest import CALL_TIMEOUT_S, ERRORS, PageSize, PageToken, Token, message_response
+from ws_bridge.wire.errors import failure_of, in_upload_terms
 
 CHUNK_BYTES: Final = 256 * 1024
 """The largest piece of a file in one message of the contract."""
@@ -29,6 +31,7 @@ DISCARD_TIMEOUT_S: Final = 10.0
 """How long a refused upload is read on, in seconds, and no further than the limit of a file."""
 FORM_OVERHEAD_BYTES: Final = 64 * 1024
 """What a form may hold beside the file."""
+OCTETS: Final = "application/octet-stream"
 SANDBOX: Final = "sandbox; default-src 'none'"
 
 _UPLOAD_BODY: Final[dict[str, Any]] = {
@@ -90,7 +93,7 @@ def file_routes(calls: Calls, max_upload_bytes: int) -> APIRouter:
         except BaseException:
             call.cancel()
             raise
-        return _download(first.file, call, parts)
+        return Download(first.file, parts, call.cancel)
 
     @router.delete("/files/{file_id}", status_code=204, summary="Delete a file")
     async def delete_file(token: Token, file_id: str) -> Response:
@@ -113,9 +116,12 @@ async def _take_upload(calls: Calls, request: Request, token: str, max_bytes: in
     except MultipartError as error:
         await _discard(body, max_bytes)
         raise _unusable(str(error)) from error
-    except (RefusedError, grpc.aio.AioRpcError):
+    except RefusedError:
         await _discard(body, max_bytes)
         raise
+    except grpc.aio.AioRpcError as error:
+        await _discard(body, max_bytes)
+        raise RefusedError(in_upload_terms(failure_of(error))) from error
     except ClientDisconnect as error:
         raise _unusable("the body broke off") from error  # nobody reads it
     finally:
@@ -155,25 +161,30 @@ async def _discard(body: AsyncIterator[bytes], max_bytes: int) -> None:
                     return
 
 
-def _download(
-    file: pb.File,
-    call: grpc.aio.UnaryStreamCall[pb.DownloadFileRequest, pb.DownloadFileResponse],
-    parts: AsyncIterator[pb.DownloadFileResponse],
-) -> StreamingResponse:
-    async def content() -> AsyncIterator[bytes]:
-        try:
-            async for part in parts:
-                yield part.chunk
-        finally:
-            call.cancel()
+class Download(StreamingResponse):
+    """A file on its way. `end_call` is called once when nothing more is sent, however it ended."""
 
-    headers = {
-        "content-disposition": f"attachment; filename*=UTF-8''{quote(file.name, safe='')}",
-        "content-security-policy": SANDBOX,
-        "content-length": str(file.size_bytes),
-        "x-content-type-options": "nosniff",
-    }
-    return StreamingResponse(content(), headers=headers, media_type=file.media_type or "application/octet-stream")
+    def __init__(
+        self, file: pb.File, parts: AsyncIterator[pb.DownloadFileResponse], end_call: Callable[[], object]
+    ) -> None:
+        stored = file.media_type
+        headers = {
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(file.name, safe='')}",
+            "content-security-policy": SANDBOX,
+            "content-length": str(file.size_bytes),
+            # As a header, for a `media_type` of Starlette gets a charset that nobody has looked for.
+            "content-type": stored if stored.isascii() and stored.isprintable() and stored else OCTETS,
+            "x-content-type-options": "nosniff",
+        }
+        super().__init__((part.chunk async for part in parts), headers=headers)
+        self._end_call = end_call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file; a client may be gone before its first byte."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end_call()
 
 
 def _unusable(what: str) -> RefusedError:

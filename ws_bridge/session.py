@@ -20,6 +20,7 @@ from ws_bridge.streams import RETRY_MS, Delivery, Streams
 
 PROTOCOL = "apex.v1"
 DEGRADED = "The service cannot be reached right now. Nothing is lost: everything goes on when it is back."
+DEFECT = "Something went wrong on our side. Reconnect and resume."
 RECOVERED = "The service is back."
 TOO_MANY_STREAMS = "This connection follows too many runs. Wait until one ends, or open another connection."
 #: A watch that ends with one of these ends because its session does.
@@ -63,7 +64,8 @@ class Session:
         """Sign in with a token that came with the upgrade, or with the first `authenticate`."""
         self._phase = Phase.OPENING
         self._deadline_ms = now_ms + self._limits.open_ms
-        return self._link.sign_in(now_ms, token)  # an empty one too: who may sign in is the service's to say
+        # An empty one too: who may sign in is the service's to say.
+        return [fx.TokenBrought(), *self._link.sign_in(now_ms, token)]
 
     def on_frame(self, now_ms: int, frame: fr.ClientFrame, error_id: str) -> list[fx.Effect]:
         """Handle a frame of the client, or put it behind those that wait."""
@@ -91,9 +93,9 @@ class Session:
         """The socket's own queue is full: this socket alone is closed."""
         return self._close(CloseCode.SLOW_CONSUMER, "too slow: reconnect and resume", at_once=True)
 
-    def on_defect(self) -> list[fx.Effect]:
+    def on_defect(self, error_id: str) -> list[fx.Effect]:
         """The bridge itself failed at this socket: a fresh one is the client's way on."""
-        return self._close(CloseCode.RESTART, "something went wrong here: reconnect and resume", at_once=True)
+        return [] if self._phase is Phase.CLOSED else self._end(fr.Failure(Reason.INTERNAL, DEFECT), error_id)
 
     # --- the service
 
@@ -125,7 +127,7 @@ class Session:
                 limits = self._limits
                 self._heartbeat = Heartbeat(limits.heartbeat_interval_ms, limits.heartbeat_timeout_ms, now_ms)
                 established = fx.Send(self._established(ready, server_time))
-                return [fx.SignedIn(ready.user_id), established, *self._work(now_ms)]
+                return [established, *self._work(now_ms)]
 
     def on_item(self, now_ms: int, item: it.Item, error_id: str) -> list[fx.Effect]:
         """Handle any other item of the service. Items of watches that have ended are dropped."""

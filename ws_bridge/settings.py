@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from ws_bridge.origins import LOOPBACK_HOSTS, Origins, origins_of
+from ws_bridge.origins import DEFAULT_PORTS, LOOPBACK_HOSTS, Origins, origins_of
 
 PREFIX: Final = "APEX_"
 """Of every variable."""
@@ -24,6 +24,10 @@ MAX_FRAME_BYTES: Final = 8192
 """The contract's limit for a plain frame; settings may only lower it."""
 MAX_MESSAGE_BYTES: Final = 65_536
 """A larger WebSocket message closes the socket with 1009 before anybody reads it."""
+
+
+MIN_HEARTBEAT_TIMEOUT_S: Final = 5.0
+"""How long a peer has at least to answer a ping, in seconds; tests may be quicker."""
 
 
 class Environment(StrEnum):
@@ -93,12 +97,15 @@ class Settings(BaseModel):
             split_address(value)
         return value
 
-    @field_validator("public_url", "allowed_origins")
+    @field_validator("public_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        return _origin(value) if value else ""
+
+    @field_validator("allowed_origins")
     @classmethod
     def _urls(cls, value: str) -> str:
-        for url in split_list(value):
-            _check_origin(url)
-        return value.rstrip("/")
+        return ",".join(_origin(url) for url in split_list(value))
 
     @property
     def base_url(self) -> str:
@@ -115,9 +122,14 @@ class Settings(BaseModel):
         return origins_of(urls)
 
     @property
+    def defaults(self) -> Defaults:
+        """The limits of the environment."""
+        return DEFAULTS[self.environment]
+
+    @property
     def limits(self) -> Defaults:
         """The limits that hold: those that are set, else the environment's."""
-        defaults = DEFAULTS[self.environment]
+        defaults = self.defaults
         return Defaults(
             self.max_frames_per_minute or defaults.frames_per_minute,
             self.connection_timeout_s or defaults.connection_timeout_s,
@@ -170,6 +182,12 @@ def _together(settings: Settings) -> Iterator[str]:
             f"{PREFIX}PUBLIC_URL is not set: must be the address that people use, such as https://apex.example.com,"
             f" because {PREFIX}HTTP_ADDRESS={settings.http_address!r} is not a loopback address"
         )
+    timeout_s = settings.heartbeat_timeout_s
+    if settings.environment is not Environment.TEST and timeout_s is not None and timeout_s < MIN_HEARTBEAT_TIMEOUT_S:
+        yield (
+            f"{PREFIX}HEARTBEAT_TIMEOUT_S={timeout_s:g}: must be at least {MIN_HEARTBEAT_TIMEOUT_S:g} s, or living"
+            f" peers on slow lines lose their connection; the default is {settings.defaults.heartbeat_timeout_s:g}"
+        )
 
 
 def _problem(item: ErrorDetails) -> str:
@@ -205,12 +223,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check_origin(url: str) -> None:
+def _origin(url: str) -> str:
+    """Return a URL as browsers write it as an origin: lower case, without a path or the scheme's own port.
+
+    Raises:
+        ValueError: it is not one URL, or has a path.
+    """
     parts = urlsplit(url)
-    plain = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
+    plain = not (parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc or "," in url)
     try:
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        host, port = parts.hostname, parts.port
     except ValueError:
-        valid = False
-    if not valid or not plain:
+        host = port = None
+    if not plain or parts.scheme not in DEFAULT_PORTS or not host or port == 0:
         raise ValueError("must be a URL without a path, for example https://apex.example.com")
+    name = f"[{host}]" if ":" in host else host
+    return (
+        f"{parts.scheme}://{name}" if port in {None, DEFAULT_PORTS[parts.scheme]} else f"{parts.scheme}://{name}:{port}"
+    )

@@ -22,7 +22,7 @@ from ws_bridge.wire.server_frames import frame_json
 logger = logging.getLogger(__name__)
 
 MAX_UNSIGNED: Final = 100
-"""Sockets of this process that have not signed in."""
+"""Sockets of this process that have brought no token yet."""
 MAX_UNSIGNED_PER_ADDRESS: Final = 10
 TICK_MS: Final = 250
 """How often sessions are told the time, in milliseconds."""
@@ -34,7 +34,7 @@ DRAIN_TIMEOUT_S: Final = 6.0
 
 
 class Unsigned:
-    """Counts the sockets that have not signed in, by address."""
+    """Counts the sockets that have brought no token yet, by address."""
 
     def __init__(self) -> None:
         self._by_address: Counter[str] = Counter()
@@ -47,7 +47,7 @@ class Unsigned:
         return True
 
     def release(self, address: str) -> None:
-        """The socket has signed in, or is gone."""
+        """The socket has brought its token, or is gone."""
         self._by_address[address] -= 1
         if self._by_address[address] <= 0:
             del self._by_address[address]
@@ -93,8 +93,7 @@ class Sockets:
                 try:
                     endpoint.tick()
                 except Exception:  # the border: one socket's defect must not stop the clock of all
-                    logger.exception("A socket could not take a tick.")
-                    endpoint.on_defect()
+                    logger.exception("A socket could not take a tick (error_id %s).", endpoint.on_defect())
 
     async def drain(self) -> None:
         """Refuse new sockets, tell the others to reconnect elsewhere, and wait until they are gone."""

@@ -46,8 +46,8 @@ class Sink(Protocol):
         """The service went away."""
         ...
 
-    def on_defect(self) -> None:
-        """Taking an item failed; the socket cannot go on."""
+    def on_defect(self) -> str:
+        """Taking an item failed; the socket cannot go on. Return the error's id, for the log."""
         ...
 
 
@@ -140,8 +140,7 @@ class Upstream:
                 if value is not None:
                     sink.on_item(value)
             except Exception:  # the border: whatever is wrong with one socket must not reach the others
-                logger.exception("A socket could not take an item.")
-                sink.on_defect()
+                logger.exception("A socket could not take an item (error_id %s).", sink.on_defect())
 
     def _tell_all(self, *, attached: bool) -> None:
         for sink in tuple(self._sinks.values()):
@@ -151,8 +150,8 @@ class Upstream:
                 else:
                     sink.on_lost()
             except Exception:  # likewise
-                logger.exception("A socket could not be told that the service is %s.", "back" if attached else "away")
-                sink.on_defect()
+                said = "back" if attached else "away"
+                logger.exception("A socket could not be told: service %s (error_id %s).", said, sink.on_defect())
 
 
 async def _drain(requests: asyncio.Queue[pb.AttachRequest]) -> AsyncIterator[pb.AttachRequest]:

@@ -28,7 +28,12 @@ How to write, in Markdown:
   or two messages that the person could send next.
 - Exact counts with thousands separators (22,361,870 tokens); money in US dollars with cents ($96.78), more digits below
   one dollar; times in UTC.
-- Say which dataset it is, and that it is the built-in sample where it is.
+- Name the dataset in the first sentence, and say that it is the built-in sample where it is. When the dataset has a
+  `note`, for example that a newer one cannot be read, pass it on right after that sentence.
+- One dataset is analysed at a time. When several are meant, say so, and which one this is.
+- Forecasts, and what-ifs other than the price of the same traffic with another model, are not available: say that
+  first, then the measured facts.
+- When the only thing asked for is a breakdown by a column that is not there, say that first and what to do; no tables.
 - Say where prices come from, which model was assumed, and how many requests could not be priced.
 - Never state a number that no tool returned, apart from plain arithmetic that you show. No estimates of savings or
   quality: say that they are not computed here when the supervisor's note lists them as not available.

@@ -36,8 +36,14 @@ class Facts:
 
     @property
     def any(self) -> JsonObject | None:
-        """Return a good result, whichever: each one names its dataset."""
-        return next(iter(self._by_tool.values()), None)
+        """Return a good result, whichever: each one names its dataset. The list only says which one comes first."""
+        opened = [result for name, result in self._by_tool.items() if name != "list_datasets"]
+        return next(iter(opened or self._by_tool.values()), None)
+
+    @property
+    def dataset(self) -> JsonObject | None:
+        """Return a result that names the dataset, a what-if where there is no other."""
+        return self.any or (self.what_ifs[0].result if self.what_ifs else None)
 
     def missing(self) -> list[JsonObject]:
         """Return what the data lacks, each column once."""
@@ -57,9 +63,18 @@ def write_answer(understanding: Understanding, conversation: Conversation) -> st
     facts = Facts(conversation.exchanges)
     if facts.any is None and not facts.what_ifs:
         return _nothing_worked(facts)
-    writer = _writer(understanding, facts)
+    absent = _absent_columns(understanding, facts)
+    if absent:
+        parts = [*absent, *_failures(facts), *_next(understanding, facts), *_source(facts)]
+        return "\n".join(parts).strip() + "\n"
+    body = _writer(understanding, facts)(understanding, facts)
+    first, rest = body[0] if body else "", body[1:]
+    before = _not_there_yet(understanding, facts)
     parts = [
-        *writer(understanding, facts),
+        *before,
+        first,
+        *(["", *said] if (said := _note(understanding, facts, before)) else []),
+        *rest,
         *_failures(facts),
         *_missing(facts),
         *_not_available(conversation),
@@ -67,6 +82,61 @@ def write_answer(understanding: Understanding, conversation: Conversation) -> st
         *_source(facts),
     ]
     return "\n".join(parts).strip() + "\n"
+
+
+def _absent_columns(understanding: Understanding, facts: Facts) -> list[str]:
+    """Return that there is nothing to break down by, where that is all that was asked for."""
+    asked, lacking = _asked_and_lacking(understanding, facts)
+    entries = {text(entry, "column"): entry for entry in facts.missing()}
+    if not lacking or len(lacking) < len(asked):
+        return []
+    where = sections.dataset_name(facts.dataset)
+    lines = [f"**There is no {' and no '.join(lacking)} column in {where}.**"]
+    for name in lacking:
+        lines += ["", f"{text(entries[name], 'why_it_matters')} {text(entries[name], 'how_to_supply')}"]
+    hint = f"If a column under another name holds it, say which: “use column team as {lacking[0].replace('_', ' ')}”."
+    lines += ["", hint, "", *sections.note(facts.dataset)]
+    usage = facts.of("usage_summary")
+    return [*lines, *(["As a whole: " + sections.headline(usage).replace("**", ""), ""] if usage is not None else [])]
+
+
+def _asked_and_lacking(understanding: Understanding, facts: Facts) -> tuple[list[str], list[str]]:
+    """Return the columns that a breakdown was asked for by, and those of them that the data does not have."""
+    entities = understanding.entities
+    if entities.sql:
+        return [], []
+    asked = list(dict.fromkeys(_COLUMNS.get(name, name) for name in entities.group_by))
+    lacks = {text(entry, "column") for entry in facts.missing()} - ({"model"} if entities.assume_model else set())
+    return asked, [name for name in asked if name in lacks]
+
+
+def _not_there_yet(understanding: Understanding, facts: Facts) -> list[str]:
+    """Say first what was asked for and cannot be done, and what is told in its place."""
+    where, lines = sections.dataset_name(facts.dataset), []
+    if Facet.SEVERAL in understanding.facets:
+        other = next((name for name in understanding.entities.files if name.lower() not in where.lower()), "")
+        then = f"“Analyze {other}”" if other else "“Analyze” and its name"
+        lines += [f"**One dataset is analysed at a time: this is {where}.** For another one send {then}.", ""]
+    _, lacking = _asked_and_lacking(understanding, facts)
+    if lacking:
+        lines += [f"**There is no {' and no '.join(lacking)} column in {where}.** What can be told without:", ""]
+    scaled = any(goal.change_percent for goal in understanding.entities.goals)
+    priced = understanding.intent is Intent.PRICING and bool(facts.what_ifs) and not scaled
+    if Facet.FORECAST in understanding.facets and understanding.intent is not Intent.OPTIMIZATION and not priced:
+        lines += [
+            (
+                "**Forecasts and what-ifs, other than the price of the same traffic with another model, are not "
+                f"available here yet: nothing below is a forecast, only what {where} measures.**"
+            ),
+            "",
+        ]
+    return lines
+
+
+def _note(understanding: Understanding, facts: Facts, before: Sequence[str]) -> list[str]:
+    """Return why it is this dataset where that may surprise, unless it has been said."""
+    said = sections.note(facts.dataset)
+    return [] if before and Facet.SEVERAL in understanding.facets else said
 
 
 def _writer(understanding: Understanding, facts: Facts) -> Callable[[Understanding, Facts], list[str]]:
@@ -108,21 +178,23 @@ def _benchmark(_: Understanding, facts: Facts) -> list[str]:
     latency, usage = facts.of("latency_analysis"), facts.of("usage_summary")
     overall = child(latency, "overall")
     if overall is None:
-        lines = ["**Latency cannot be measured: the data has no latency column.** What it does tell:", ""]
+        where = sections.dataset_name(latency)
+        lines = [f"**Latency cannot be measured: {where} has no latency column.** What it does tell:", ""]
         return [*lines, *sections.totals_in_brief(usage), *sections.groups(usage, "model")]
     groups = children(latency, "groups")
+    where = f"In {sections.dataset_name(latency)}, "
     lines = []
     if len(groups) > 1:
         fastest = min(groups, key=lambda group: number(group, "p95") or 0.0)
         slowest = max(groups, key=lambda group: number(group, "p95") or 0.0)
         lines.append(
-            f"**{text(fastest, 'name')} is the fastest: p95 {milliseconds(number(fastest, 'p95'))}; "
+            f"**{where}{text(fastest, 'name')} is the fastest: p95 {milliseconds(number(fastest, 'p95'))}; "
             f"{text(slowest, 'name')} is the slowest: p95 {milliseconds(number(slowest, 'p95'))}.** "
             f"Over all: p50 {milliseconds(number(overall, 'p50'))}, p95 {milliseconds(number(overall, 'p95'))}."
         )
     else:
         lines.append(
-            f"**Half of the {count(number(overall, 'measured'))} measured requests were answered within "
+            f"**{where}half of the {count(number(overall, 'measured'))} measured requests were answered within "
             f"{milliseconds(number(overall, 'p50'))}, 95 % within {milliseconds(number(overall, 'p95'))}.**"
         )
     return [*lines, "", *sections.latency_table(latency), *sections.slow_hours(latency), *sections.errors(latency)]
@@ -132,7 +204,8 @@ def _pricing(_: Understanding, facts: Facts) -> list[str]:
     usage = facts.of("usage_summary")
     actual = number(usage, "totals", "cost_usd")
     if not facts.what_ifs:
-        hint = "**Tell me which model to price the traffic with**, for example “What would gpt-4o-mini cost?”."
+        where = sections.dataset_name(usage)
+        hint = f"**Tell me which model to price {where} with**, for example “What would gpt-4o-mini cost?”."
         return [hint, "", sections.headline(usage), "", *sections.totals(usage), *sections.prices(usage)]
     priced = sorted(
         (
@@ -143,12 +216,13 @@ def _pricing(_: Understanding, facts: Facts) -> list[str]:
     )
     cost, model = priced[0][:2]
     requests = counted(number(usage, "totals", "requests"), "request")
+    where = sections.dataset_name(facts.dataset)
     if cost is None:
-        lines = [f"**The price catalogue does not know {model}, so this traffic cannot be priced with it.**", ""]
+        lines = [f"**The traffic of {where} cannot be priced with {model}: the price catalogue does not know it.**", ""]
     else:
         compared = f", against {money(actual)} as it was" if actual is not None else ""
         change = f" ({_change(cost, actual)})" if actual else ""
-        lines = [f"**The same {requests} would cost {money(cost)} with {model}{compared}{change}.**", ""]
+        lines = [f"**The same {requests} of {where} would cost {money(cost)} with {model}{compared}{change}.**", ""]
     rows = [["as it was", money(actual), "", "", ""]] if actual is not None else []
     for cost, model, result in priced:
         catalogue = children(result, "pricing", "models")
@@ -170,9 +244,9 @@ def _pricing(_: Understanding, facts: Facts) -> list[str]:
 
 def _optimization(understanding: Understanding, facts: Facts) -> list[str]:
     usage, breakdown = facts.of("usage_summary"), facts.of("cost_breakdown")
-    lines = [
-        "**This is the measured baseline that any saving has to be computed against.** " + sections.headline(usage)
-    ]
+    where = sections.dataset_name(facts.dataset)
+    opening = f"**This is the measured baseline of {where} that any saving has to be computed against.**"
+    lines = [f"{opening} {sections.headline(usage)}"]
     lines += ["", *_goal_table(understanding, usage)]
     if facts.what_ifs:
         lines += _pricing(understanding, facts)
@@ -199,11 +273,11 @@ def _technical(understanding: Understanding, facts: Facts) -> list[str]:
     if Facet.ERRORS in understanding.facets and latency is not None:
         errors = child(latency, "errors")
         if errors is None:
-            lines += ["**Errors cannot be counted: the data has no status column.**", ""]
+            lines += [f"**Errors cannot be counted: {sections.dataset_name(latency)} has no status column.**", ""]
         else:
             rate = percent(number(errors, "rate"))
             failed = counted(number(errors, "requests"), "request")
-            lines += [f"**{failed} failed: {rate} of all.**", ""]
+            lines += [f"**In {sections.dataset_name(latency)}, {failed} failed: {rate} of all.**", ""]
             lines += sections.errors(latency)
     if latency is not None and (child(latency, "overall") is not None or Facet.LATENCY in understanding.facets):
         lines += _benchmark(understanding, facts) if child(latency, "overall") is not None else []
@@ -214,7 +288,7 @@ def _technical(understanding: Understanding, facts: Facts) -> list[str]:
 
 def _report(_: Understanding, facts: Facts) -> list[str]:
     usage, latency, pattern = facts.of("usage_summary"), facts.of("latency_analysis"), facts.of("usage_pattern")
-    lines = ["## Summary", "", sections.headline(usage), "", sections.leader(facts.of("cost_breakdown")), ""]
+    lines = [sections.headline(usage), "", sections.leader(facts.of("cost_breakdown")), ""]
     lines += [*sections.totals(usage), *sections.breakdown(facts.of("cost_breakdown"))]
     lines += [*sections.groups(usage, "feature"), *sections.prices(usage)]
     lines += [*sections.latency_table(latency), *sections.errors(latency)]
@@ -226,12 +300,12 @@ def _inventory(_: Understanding, facts: Facts) -> list[str]:
     listed, described = facts.of("list_datasets"), facts.of("describe_dataset")
     lines: list[str] = []
     if described is not None:
-        name, rows = text(described, "dataset", "name"), number(described, "dataset", "rows")
+        name, rows = sections.dataset_name(described), number(described, "dataset", "rows")
         level, score = text(described, "sufficiency", "level"), number(described, "sufficiency", "score")
         lines += [
             (
-                f"**{name} has {count(rows)} rows and allows {_LEVELS.get(level, 'an')} analysis** "
-                f"(completeness {percent(score)})."
+                f"**{sections.capital(name)} has {counted(rows, 'row')} and allows {_LEVELS.get(level, 'an')} "
+                f"analysis** (completeness {percent(score)})."
             ),
             "",
             *sections.columns(described),
@@ -265,7 +339,8 @@ def _query(_: Understanding, facts: Facts) -> list[str]:
         else []
     )
     more = f" There are more: {text(result, 'cut_because')}." if child(result, "more_rows") is True else ""
-    lines = [f"**The query returns {count(len(rows))} rows.**{more}", "", *table(columns, rows), ""]
+    where = sections.dataset_name(result)
+    lines = [f"**The query over {where} returns {counted(len(rows), 'row')}.**{more}", "", *table(columns, rows), ""]
     return [*lines, "```sql", text(result, "sql"), "```", ""]
 
 
@@ -279,6 +354,11 @@ _WRITERS: Final[Mapping[Intent, Callable[[Understanding, Facts], list[str]]]] = 
         Intent.REPORTING: _report,
     }
 )
+
+_COLUMNS: Final = MappingProxyType({"day": "timestamp", "hour": "timestamp", "weekday": "timestamp"})
+"""Dimensions whose column has another name."""
+
+_NO_DATA: Final = "You have no data of your own here yet"
 
 _LEVELS: Final = MappingProxyType({"sufficient": "a full", "partial": "a partial", "insufficient": "hardly any"})
 
@@ -323,10 +403,8 @@ def _plain(value: JsonValue) -> str:
 def _failures(facts: Facts) -> list[str]:
     if not facts.failed:
         return []
-    lines = [
-        f"- {exchange.tool_name}: {exchange.error or exchange.summary or exchange.status}" for exchange in facts.failed
-    ]
-    return ["### What did not work", "", *lines, ""]
+    causes = dict.fromkeys(exchange.error or exchange.summary or exchange.status for exchange in facts.failed)
+    return ["### What did not work", "", *(f"- {cause}" for cause in causes), ""]
 
 
 def _missing(facts: Facts) -> list[str]:
@@ -366,12 +444,13 @@ def _next(understanding: Understanding, facts: Facts) -> list[str]:
 
 def _source(facts: Facts) -> list[str]:
     """Name the dataset, why it was chosen, and that it is the sample where it is."""
-    result = facts.any or (facts.what_ifs[0].result if facts.what_ifs else None)
+    result = facts.dataset
     name, why = text(result, "dataset", "name"), text(result, "dataset", "chosen_because")
     if child(result, "dataset", "builtin_sample") is True:
+        because = "None of your newest datasets can be read" if sections.note(result) else _NO_DATA
         return [
             (
-                f"*You have no data of your own here yet, so this is the built-in sample ({name}), not your usage. "
+                f"*{because}, so this is the built-in sample ({name}), not your usage. "
                 "Upload a log (CSV, JSONL, JSON or Parquet) to see yours.*"
             )
         ]
@@ -379,6 +458,8 @@ def _source(facts: Facts) -> list[str]:
 
 
 def _nothing_worked(facts: Facts) -> str:
-    lines = _failures(facts) or ["No tool returned a result."]
-    ways = "Check the file, name another one, or upload the log again as CSV, JSONL, JSON or Parquet."
+    lines = _failures(facts) or ["There is no result to write about."]
+    ways = "Upload another file (CSV, JSONL, JSON or Parquet), or name another one of yours in your message."
+    if any(exchange.tool_name == "query_dataset" for exchange in facts.failed):
+        ways = "A statement is one SELECT over the table data, for example: SELECT model, count(*) FROM data GROUP BY 1"
     return "\n".join(["**I could not analyse the data.**", "", *lines, "", ways]) + "\n"

@@ -29,6 +29,8 @@ class Facet(StrEnum):
     COLUMNS = "columns"
     SQL = "sql"
     DATABASE = "database"
+    FORECAST = "forecast"
+    SEVERAL = "several"
     GREETING = "greeting"
     HELP = "help"
     THANKS = "thanks"
@@ -66,6 +68,9 @@ _FOLLOW: Final = re.compile(
 )
 _REFERRING: Final = re.compile(r"\b(?:it|that|this|those|these|them|same|instead)\b")
 
+_OF_ONE_MESSAGE: Final = frozenset({Facet.FORECAST, Facet.SEVERAL})
+"""What a message that goes on with another one does not ask again."""
+
 MAX_FOLLOW_WORDS: Final = 12
 """A longer message stands for itself."""
 
@@ -102,7 +107,8 @@ def understand(request: str, earlier: Sequence[str], now: datetime) -> Understan
         context = understand(before.pop(), before, now)
         if context.intent is not Intent.GENERAL:
             entities = own.entities.over(context.entities)
-            facets = (own.facets | context.facets) - {Facet.GREETING, Facet.HELP, Facet.GIBBERISH, Facet.FOREIGN}
+            facets = own.facets | (context.facets - _OF_ONE_MESSAGE)
+            facets -= {Facet.GREETING, Facet.HELP, Facet.GIBBERISH, Facet.FOREIGN}
             intent = own.intent if own.confidence >= FOLLOWS and own.intent is not Intent.GENERAL else context.intent
             return Understanding(intent, FOLLOWS, context.rival, facets, entities, follows=True)
     return own
@@ -119,6 +125,14 @@ def _alone(request: str, now: datetime) -> Understanding:
     facets = frozenset(facet for facet, pattern in _FACETS.items() if pattern.search(normalised))
     if entities.sql:
         facets |= {Facet.SQL}
+    if len(entities.files) > 1:
+        facets |= {Facet.SEVERAL}
+    measured = {Intent.GENERAL, Intent.COST_ANALYSIS, Intent.BENCHMARKING, Intent.TECHNICAL}
+    if intent in measured and facets & _OF_ONE_MESSAGE:
+        # Neither is there yet: that is said first, then what can be measured.
+        speed = intent is not Intent.GENERAL and bool(facets & {Facet.LATENCY, Facet.ERRORS})
+        kind = intent if speed else Intent.COST_ANALYSIS
+        return Understanding(kind, FOLLOWS, rival, facets, entities)
     if score <= 0 or (not entities.sql and _is_foreign(text)):
         return _without_evidence(text, entities, facets)
     confidence = min(CERTAIN, 0.44 + 0.13 * score + 0.12 * min(score - second, 2.0))

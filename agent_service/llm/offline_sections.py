@@ -32,27 +32,71 @@ DIMENSION_TITLES: Final = {
 }
 
 
+RATES: Final = (("minute", 60), ("hour", 3_600), ("day", 86_400))
+"""Units of a rate, in seconds: the shortest one in which there is at least one request is shown."""
+
+TELLING_PEAK: Final = 10
+"""Requests from which on the busiest minute or hour says something."""
+
+
+def dataset_name(result: JsonObject | None) -> str:
+    """Return what the dataset is called, and that it is the sample where it is."""
+    name = text(result, "dataset", "name") or "your data"
+    return f"the built-in sample ({name})" if child(result, "dataset", "builtin_sample") is True else name
+
+
+def note(result: JsonObject | None) -> list[str]:
+    """Return what else to know about the choice of the dataset, such as a newer one that cannot be read."""
+    said = text(result, "dataset", "note")
+    if not said:
+        return []
+    return [f"*{said.rstrip('.')}. This answer is about {dataset_name(result)}.*", ""]
+
+
 def headline(usage: JsonObject | None) -> str:
     """Return the sentence that answers first: requests, tokens, time, and what they cost or why that is not known."""
     requests = number(usage, "totals", "requests")
     if not requests:
-        return "**The data holds no requests that match.**"
-    tokens = (
-        f"{count(number(usage, 'totals', 'input_tokens'))} context (input) tokens and "
-        f"{count(number(usage, 'totals', 'output_tokens'))} generated (output) tokens"
-    )
+        return f"**{capital(dataset_name(usage))} holds no requests that match.**"
+    where = f"In {dataset_name(usage)}, "
+    known = [
+        counted(value, f"{kind} token")
+        for kind, value in (
+            ("context (input)", number(usage, "totals", "input_tokens")),
+            ("generated (output)", number(usage, "totals", "output_tokens")),
+        )
+        if value is not None
+    ]
+    tokens = " and ".join(known) or "no token counts"
     span = _span(usage)
     cost = number(usage, "totals", "cost_usd")
     if cost is None:
-        why = "there is no model to price them by" if not number(usage, "totals", "models") else "no price is known"
-        return f"**{counted(requests, 'request')}: {tokens}{span}. What they cost is not known: {why}.**"
+        return f"**{where}{counted(requests, 'request')}: {tokens}{span}. What {_unpriced(usage, requests)}.**"
     assumed = text(usage, "pricing", "assumed_model")
     how = f", priced as if all were {assumed}" if assumed else ""
     unpriced = number(usage, "pricing", "requests_unpriced")
     if unpriced:
-        how += f" ({count(unpriced)} of them could not be priced and are not in it)"
+        verb = "is" if unpriced == 1 else "are"
+        how += f" ({count(unpriced)} of them could not be priced and {verb} not in it)"
     cost_verb = "costs" if requests == 1 else "cost"
-    return f"**{counted(requests, 'request')} {cost_verb} {money(cost)}{how}: {tokens}{span}.**"
+    return f"**{where}{counted(requests, 'request')} {cost_verb} {money(cost)}{how}: {tokens}{span}.**"
+
+
+def _unpriced(usage: JsonObject | None, requests: float) -> str:
+    """Return why the cost is not known, with the way out that fits."""
+    said = "it costs is not known" if requests == 1 else "they cost is not known"
+    if not number(usage, "totals", "models"):
+        return f"{said}: there is no model to price by; say, for example, “assume gpt-4o”"
+    found = [text(entry, "model") for entry in children(usage, "pricing", "unpriced")]
+    unknown = ", ".join(name for name in found if name and name != "(none)")
+    if not unknown:
+        return f"{said}: no price is known"
+    return f"{said}: there is no price for {unknown}; ask, for example, “What would gpt-4o cost for this traffic?”"
+
+
+def capital(words: str) -> str:
+    """Return the words with a capital first letter where they begin with an article; names stay as they are."""
+    return f"The {words[4:]}" if words.startswith("the ") else words
 
 
 def _span(usage: JsonObject | None) -> str:
@@ -103,9 +147,18 @@ def totals(usage: JsonObject | None) -> list[str]:
         rows.append(["First request", moment(text(usage, "time", "start"))])
         rows.append(["Last request", moment(text(usage, "time", "end"))])
         rows.append(["Time span", duration(number(usage, "time", "span_s"))])
-        rows.append(["Requests per minute, mean", decimal(number(usage, "time", "requests_per_minute_mean"))])
+        rows += _rate(number(usage, "time", "requests_per_minute_mean"))
     rows += _peak_rows(usage)
     return ["### The numbers", "", *table(["Measure", "Value"], rows), ""]
+
+
+def _rate(per_minute: float | None) -> list[list[str]]:
+    """Return the mean rate in a unit in which it can be read."""
+    if not per_minute:
+        return []
+    unit, seconds = next(((unit, length) for unit, length in RATES if per_minute * length >= RATES[0][1]), RATES[-1])
+    rate = per_minute * seconds / RATES[0][1]
+    return [[f"Requests per {unit}, mean", decimal(rate, 1 if rate >= 1 else 3)]]
 
 
 def _ms(usage: JsonObject, name: str) -> str:
@@ -136,12 +189,12 @@ def _peak_rows(result: JsonObject | None) -> list[list[str]]:
         if same or only or child(result, "peaks", name) is None:
             continue
         start = text(result, "peaks", name, "start")
-        requests = count(number(result, "peaks", name, "requests"))
+        requests = counted(number(result, "peaks", name, "requests"), "request")
         tokens = (number(result, "peaks", name, "input_tokens") or 0) + (
             number(result, "peaks", name, "output_tokens") or 0
         )
         when = start[:10] if name == "day" else minute(start)
-        rows.append([title, f"{when}: {requests} requests, {count(tokens)} tokens"])
+        rows.append([title, f"{when}: {requests}, {counted(tokens, 'token')}"])
     return rows
 
 
@@ -153,7 +206,7 @@ def breakdown(result: JsonObject | None) -> list[str]:
         return []
     priced = number(result, "total_cost_usd") is not None
     title = " and ".join(DIMENSION_TITLES.get(str(name), str(name)).lower() for name in dimensions)
-    header = ["Group", "Requests", "Input tokens", "Output tokens", *(["Cost", "Share"] if priced else [])]
+    header = ["Group", "Requests", "Input tokens", "Output tokens", *(["Cost", "Share of cost"] if priced else [])]
     rows = [
         [
             text(group, "name"),
@@ -175,7 +228,7 @@ def leader(result: JsonObject | None) -> str:
         return ""
     first = found[0]
     return (
-        f"**{text(first, 'name')} costs most: {money(number(first, 'cost_usd'))}, "
+        f"**In {dataset_name(result)}, {text(first, 'name')} costs most: {money(number(first, 'cost_usd'))}, "
         f"{percent(number(first, 'share'))} of {money(total)}.**"
     )
 
@@ -198,7 +251,7 @@ def groups(usage: JsonObject | None, dimension: str) -> list[str]:
     if not found:
         return []
     priced = number(usage, "totals", "cost_usd") is not None
-    header = ["Group", "Requests", "Share", "Input tokens", "Output tokens", *(["Cost"] if priced else [])]
+    header = ["Group", "Requests", "Share of requests", "Input tokens", "Output tokens", *(["Cost"] if priced else [])]
     rows = [
         [
             text(group, "name"),
@@ -241,8 +294,8 @@ def prices(result: JsonObject | None) -> list[str]:
     if source == "column":
         lines += ["The cost is the one that the data's own cost column states.", ""]
     for entry in children(result, "pricing", "unpriced") if source != "none" else ():
-        name, requests = text(entry, "model") or "(none)", count(number(entry, "requests"))
-        lines += [f"- Not priced: {requests} requests of {name}: {text(entry, 'why')}."]
+        name, requests = text(entry, "model") or "(none)", counted(number(entry, "requests"), "request")
+        lines += [f"- Not priced: {requests} of {name}: {text(entry, 'why')}."]
     return [*lines, ""] if lines and lines[-1] else lines
 
 
@@ -284,14 +337,15 @@ def peak_headline(pattern: JsonObject | None) -> str:
     """Return when the load is highest, in a sentence."""
     hour = number(pattern, "busiest_hour")
     if hour is None:
-        return "**When the load comes cannot be told: the data has no timestamps.**"
-    peak = child(pattern, "peaks", "minute")
-    ratio = number(pattern, "peak_to_mean", "minute")
-    return (
-        f"**Most requests come between {hour:.0f}:00 and {(hour + 1) % 24:.0f}:00 UTC; the busiest minute is "
-        f"{minute(text(peak, 'start'))} with {count(number(peak, 'requests'))} requests, "
-        f"{decimal(ratio)} times the mean.**"
-    )
+        return f"**When the load comes cannot be told: {dataset_name(pattern)} has no timestamps.**"
+    opening = f"In {dataset_name(pattern)}, most requests come between {hour:.0f}:00 and {(hour + 1) % 24:.0f}:00 UTC"
+    for unit in ("minute", "hour"):
+        requests = number(pattern, "peaks", unit, "requests") or 0
+        if requests >= TELLING_PEAK:
+            times = f"{decimal(number(pattern, 'peak_to_mean', unit))} times the mean"
+            start = minute(text(pattern, "peaks", unit, "start"))
+            return f"**{opening}; the busiest {unit} is {start} with {counted(requests, 'request')}, {times}.**"
+    return f"**{opening}.**"
 
 
 def peaks(pattern: JsonObject | None) -> list[str]:
@@ -308,13 +362,17 @@ def hours(pattern: JsonObject | None) -> list[str]:
         [f"{number(hour, 'hour') or 0:.0f}:00", count(number(hour, "requests")), percent(number(hour, "share"))]
         for hour in busiest
     ]
-    lines = ["### Busiest hours of the day (UTC)", "", *table(["Hour", "Requests", "Share"], rows), ""] if rows else []
+    lines = (
+        ["### Busiest hours of the day (UTC)", "", *table(["Hour", "Requests", "Share of requests"], rows), ""]
+        if rows
+        else []
+    )
     weekdays = [day for day in children(pattern, "weekly") if number(day, "requests")]
     if len(weekdays) > 1:
         by_day = [
             [text(day, "weekday"), count(number(day, "requests")), percent(number(day, "share"))] for day in weekdays
         ]
-        lines += ["### Weekdays", "", *table(["Weekday", "Requests", "Share"], by_day), ""]
+        lines += ["### Weekdays", "", *table(["Weekday", "Requests", "Share of requests"], by_day), ""]
     return lines
 
 

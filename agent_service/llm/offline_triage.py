@@ -171,10 +171,24 @@ def _question(understanding: Understanding) -> str:
     )
 
 
+def _after_failure(understanding: Understanding, conversation: Conversation) -> list[str]:
+    """Return messages that do not meet the same failure: what there is, and the newest other dataset."""
+    listed = [exchange.result for exchange in conversation.exchanges if exchange.tool_name == "list_datasets"]
+    datasets = children(listed[-1], "datasets") if listed else []
+    named = {name.casefold() for name in understanding.entities.files}
+    failed = "" if named else text_at(listed[-1], "dataset", "name") if listed else ""
+    own = [text_at(entry, "name") for entry in datasets]
+    others = [name for name in own if name.casefold() not in named and name != failed]
+    return ["Which datasets do I have?", *(f"Analyze {name}" for name in others[:1])]
+
+
 def _suggestions(understanding: Understanding, conversation: Conversation) -> list[str]:
     """Return up to three messages that the person could send next, as they would write them."""
     if understanding.intent in {Intent.CORPUS, Intent.SYNTHETIC} or not _looks_at_data(understanding):
         return ["Analyze my AI costs", "When is our traffic highest?", "What columns does my data have?"]
+    described = _description(conversation)
+    if described is not None and described.result is None:
+        return _after_failure(understanding, conversation)
     missing, entities = set(_missing(conversation)), understanding.entities
     ideas = []
     breaks_down = understanding.intent in {Intent.COST_ANALYSIS, Intent.BENCHMARKING}

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +17,7 @@ from agent_service.tools.facts import Facts, RowFilter, load
 from agent_service.tools.measures import Groups, Latency, Totals, clip
 from agent_service.tools.pricing import Pricing
 from agent_service.tools.roles import Missing, Sufficiency
-from agent_service.tools.sandbox import Sandbox, Session
+from agent_service.tools.sandbox import Sandbox, SandboxError, Session
 from storage.interfaces import Files
 
 MAX_RESULT_BYTES = 30 * 1024
@@ -24,6 +25,9 @@ MAX_TOP = 20
 SHOWN_MODELS = 20
 SHOWN_GAPS = 10
 MAX_DATASET_NAME_CHARACTERS = 128
+MAX_NOTE_CHARACTERS = 1_000
+
+ReadT = TypeVar("ReadT")
 
 
 class DatasetArgs(BaseModel):
@@ -76,31 +80,59 @@ class Workbench:
     clock: Clock
 
     @asynccontextmanager
-    async def open(self, context: ToolContext, dataset_id: str, *, exact_types: bool = False) -> AsyncIterator[Opened]:
-        """Open the dataset that is meant. Raises `ToolError`."""
+    async def open(
+        self,
+        context: ToolContext,
+        dataset_id: str,
+        read: Callable[[Session], Awaitable[ReadT]],
+        *,
+        exact_types: bool = False,
+    ) -> AsyncIterator[tuple[Opened, ReadT]]:
+        """Open and read the dataset that is meant. Raises `ToolError`.
+
+        Where nobody asked for one, a dataset that cannot be read gives way to the next: a broken upload must not stand
+        before all that was there already.
+        """
         chosen = await resolve(self.files, context, dataset_id)
-        path = await local_path(self.files, context.user_id, chosen.dataset)
-        async with self.sandbox.session(path, clip(chosen.dataset.name), exact_types=exact_types) as session:
-            yield Opened(chosen, session)
+        while True:
+            async with AsyncExitStack() as stack:
+                path = await local_path(self.files, context.user_id, chosen.dataset)
+                name = clip(chosen.dataset.name)
+                try:
+                    opening = self.sandbox.session(path, name, exact_types=exact_types)
+                    session = await stack.enter_async_context(opening)
+                    found = await read(session)
+                except SandboxError as error:
+                    if error.kind != "file" or not chosen.by_default:
+                        raise
+                    chosen = chosen.instead(str(error))
+                    continue
+                yield Opened(chosen, session), found
+                return
 
     @asynccontextmanager
     async def load(self, context: ToolContext, args: FilteredArgs) -> AsyncIterator[tuple[Opened, Facts]]:
         """Open the dataset and read its rows. Raises `ToolError`."""
-        async with self.open(context, args.dataset_id) as opened:
-            yield opened, await load(opened.session, args.columns, args.row_filter())
+
+        async def read(session: Session) -> Facts:
+            return await load(session, args.columns, args.row_filter())
+
+        async with self.open(context, args.dataset_id, read) as (opened, facts):
+            yield opened, facts
 
 
 # --- Parts of results ------------------------------------------------------------------------------------------------
 
 
 def dataset_part(chosen: Chosen, rows: int | None) -> JsonObject:
-    """Return which dataset was used and why."""
+    """Return which dataset was used and why; `note` says what else to know about the choice, or is empty."""
     return {
         "dataset_id": chosen.dataset.dataset_id,
         "name": clip(chosen.dataset.name, MAX_DATASET_NAME_CHARACTERS),
         "rows": rows,
         "builtin_sample": chosen.dataset.builtin_sample,
         "chosen_because": chosen.because,
+        "note": clip(chosen.note, MAX_NOTE_CHARACTERS),
     }
 
 

@@ -20,7 +20,7 @@ from agent_service.tools.analysis import (
     pricing_part,
 )
 from agent_service.tools.facts import Facts
-from agent_service.tools.measures import DIMENSIONS, Totals, groups, shares, totals
+from agent_service.tools.measures import DIMENSIONS, Totals, counted, groups, shares, totals
 from agent_service.tools.pricing import Pricing, mean_usd, price, usd
 from agent_service.tools.roles import Missing, Role, missing
 
@@ -68,8 +68,8 @@ async def cost_breakdown(bench: Workbench, context: ToolContext, args: CostBreak
     if found.cost_usd is None:
         summary = f"The cost of {opened.session.name} is not known: no request could be priced"
     else:
-        rest = f"; {pricing.unpriced:,} requests have no price" if pricing.unpriced else ""
-        summary = f"{found.cost_usd:,.2f} USD for {pricing.priced:,} requests in {opened.session.name}{rest}"
+        rest = f"; {counted(pricing.unpriced, 'request')} without a price" if pricing.unpriced else ""
+        summary = f"{found.cost_usd:,.2f} USD for {counted(pricing.priced, 'request')} in {opened.session.name}{rest}"
     return ToolOutput(summary, result)
 
 

@@ -24,7 +24,7 @@ from agent_service.tools.cost import CostBreakdownArgs, cost_breakdown
 from agent_service.tools.datasets import Dataset, dataset_of, list_files, resolve, sample
 from agent_service.tools.facts import COLUMNS, Facts, load
 from agent_service.tools.latency import LatencyAnalysisArgs, latency_analysis
-from agent_service.tools.measures import clip, time_span, whole
+from agent_service.tools.measures import clip, counted, time_span, whole
 from agent_service.tools.reading import Reading, identifier
 from agent_service.tools.roles import Role
 from agent_service.tools.sandbox import Sandbox, Session
@@ -169,7 +169,8 @@ async def list_datasets(bench: Workbench, context: ToolContext, args: ListDatase
         "missing": [],
     }
     count = f"{len(usable)} dataset{'s' * (len(usable) != 1)}" if usable else "No dataset of your own, only the sample"
-    return ToolOutput(f"{count}; {clip(chosen.dataset.name)} would be analysed: {chosen.because}", result)
+    whether = ", if it can be read" if chosen.by_default else ""
+    return ToolOutput(f"{count}; {clip(chosen.dataset.name)} would be analysed: {chosen.because}{whether}", result)
 
 
 def _entry(dataset: Dataset) -> JsonObject:
@@ -188,8 +189,11 @@ def _entry(dataset: Dataset) -> JsonObject:
 
 async def describe_dataset(bench: Workbench, context: ToolContext, args: DescribeDatasetArgs) -> ToolOutput:
     """Describe a dataset."""
-    async with bench.open(context, args.dataset_id, exact_types=True) as opened:
-        facts = await load(opened.session, args.columns)
+
+    async def read(session: Session) -> Facts:
+        return await load(session, args.columns)
+
+    async with bench.open(context, args.dataset_id, read, exact_types=True) as (opened, facts):
         found = facts.sufficiency
         form = opened.session.format
         result: JsonObject = {
@@ -205,9 +209,9 @@ async def describe_dataset(bench: Workbench, context: ToolContext, args: Describ
             "notes": notes_part(facts),
             "missing": missing_part(facts.missing(*(role for role in Role if role in found.missing))),
         }
-    read = ", ".join(role.value for role in found.present) or "no column"
+    recognised = ", ".join(role.value for role in found.present) or "no column"
     level = f"{found.level} for an analysis ({found.score:.0%})"
-    return ToolOutput(f"{opened.session.name}: {facts.rows:,} rows; recognised {read}; {level}", result)
+    return ToolOutput(f"{opened.session.name}: {counted(facts.rows, 'row')}; recognised {recognised}; {level}", result)
 
 
 async def _columns_part(facts: Facts) -> list[JsonValue]:
@@ -248,9 +252,12 @@ async def _duplicates(session: Session) -> int | None:
 
 async def query_dataset(bench: Workbench, context: ToolContext, args: QueryDatasetArgs) -> ToolOutput:
     """Run a query."""
-    async with bench.open(context, args.dataset_id, exact_types=True) as opened:
-        readings, _ = await recognise(opened.session, args.columns)
-        names = await _make_data(opened.session, readings)
+
+    async def read(session: Session) -> list[str]:
+        readings, _ = await recognise(session, args.columns)
+        return await _make_data(session, readings)
+
+    async with bench.open(context, args.dataset_id, read, exact_types=True) as (opened, names):
         rows = await opened.session.select(
             args.sql, max_rows=args.max_rows, max_bytes=MAX_QUERY_BYTES, timeout_ms=STATEMENT_TIMEOUT_MS
         )
@@ -280,7 +287,7 @@ async def query_dataset(bench: Workbench, context: ToolContext, args: QueryDatas
         "missing": [],
     }
     more = ", more were left out" if rows.more else ""
-    return ToolOutput(f"{len(rows.rows)} rows{more} from {opened.session.name}", result)
+    return ToolOutput(f"{counted(len(rows.rows), 'row')}{more} from {opened.session.name}", result)
 
 
 def _shown_names(names: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from agent_service.engine.tool import ToolContext, ToolError
+from agent_service.tools.measures import clip
 from storage.errors import RecordNotFoundError
 from storage.interfaces import Files
 from storage.records import FileRecord
@@ -43,6 +44,10 @@ REFERRED = "the message refers to it"
 NAMED = "its name is in the message"
 NEWEST = "it is your newest dataset"
 SAMPLE = "you have no dataset of your own: this is the built-in sample"
+NEWEST_READABLE = "it is your newest dataset that can be read"
+SAMPLE_INSTEAD = "none of your newest datasets can be read: this is the built-in sample"
+MAX_SKIPPED = 5
+"""Datasets that are passed over because they cannot be read, before the sample takes their place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,28 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The dataset of a request, and why it is this one."""
+    """The dataset of a request, and why it is this one; `note` says what a person should know about the choice.
+
+    `others` are the older ones, newest first, that may take its place when it cannot be read: there are none where it
+    was asked for, referred to or named.
+    """
 
     dataset: Dataset
     because: str
+    note: str = ""
+    others: tuple[Dataset, ...] = ()
+
+    @property
+    def by_default(self) -> bool:
+        """True when nobody asked for this dataset: another may take its place."""
+        return self.because in {NEWEST, NEWEST_READABLE}
+
+    def instead(self, why: str) -> "Chosen":
+        """Return what is analysed in place of this one, which cannot be read."""
+        note = f"{self.note} {clip(self.dataset.name)} is newer, but cannot be read: {why}".strip()
+        if self.others:
+            return Chosen(self.others[0], NEWEST_READABLE, note, self.others[1:])
+        return Chosen(sample(), SAMPLE_INSTEAD, note)
 
 
 def format_of(name: str, media_type: str = "") -> str:
@@ -113,7 +136,9 @@ async def resolve(files: Files, context: ToolContext, dataset_id: str) -> Chosen
     named = _named(context.message, usable)
     if named is not None:
         return Chosen(named, NAMED)
-    return Chosen(usable[0], NEWEST) if usable else Chosen(sample(), SAMPLE)
+    if not usable:
+        return Chosen(sample(), SAMPLE)
+    return Chosen(usable[0], NEWEST, others=tuple(usable[1:MAX_SKIPPED]))
 
 
 async def _asked_for(
@@ -154,8 +179,12 @@ async def _referred(files: Files, context: ToolContext, file_ids: Sequence[str])
                 f"The file {file_id} that the message refers to is not there any more. Upload it again."
             ) from None
     usable = [dataset for dataset in records if dataset.format] or records
-    more = f" (the first of {len(usable)})" if len(usable) > 1 else ""
-    return Chosen(usable[0], REFERRED + more)
+    if len(usable) == 1:
+        return Chosen(usable[0], REFERRED)
+    first, *rest = (clip(dataset.name) for dataset in usable)
+    shown = ", ".join(rest[:SHOWN_NAMES]) + (" and others" if len(rest) > SHOWN_NAMES else "")
+    note = f"One dataset is analysed at a time: this is {first}, the first of those that you refer to, without {shown}."
+    return Chosen(usable[0], f"{REFERRED} (the first of {len(usable)})", note)
 
 
 def _named(message: str, usable: Sequence[Dataset]) -> Dataset | None:

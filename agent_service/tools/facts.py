@@ -13,7 +13,7 @@ from agent_service.engine.tool import ToolError
 from agent_service.tools.columns import recognise
 from agent_service.tools.reading import Profile, Reading, identifier, sql_text
 from agent_service.tools.roles import Missing, Role, Sufficiency, missing, name_score, sufficiency
-from agent_service.tools.sandbox import Session
+from agent_service.tools.sandbox import SandboxError, Session
 
 UNITS_PER_USD = 10**15
 MAX_UNREADABLE = 0.05
@@ -88,7 +88,7 @@ async def read_all(session: Session, readings: Mapping[Role, Reading], profiles:
     (row,) = (await session.run(f"SELECT {', '.join(counts)} FROM facts")).rows
     rows, *pairs = (int(str(value or 0)) for value in row)
     if not rows:
-        raise ToolError(f"{session.name} has column names but no rows: there is nothing to analyse.")
+        raise SandboxError("file", f"{session.name} has column names but no rows: there is nothing to analyse.")
     usable = dict(readings)
     unusable: dict[Role, str] = {}
     notes = [reading.note for reading in readings.values() if reading.note]

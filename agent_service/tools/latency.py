@@ -24,6 +24,7 @@ from agent_service.tools.measures import (
     PERCENTILES,
     Totals,
     clip,
+    counted,
     groups,
     moment,
     number,
@@ -85,7 +86,7 @@ async def latency_analysis(bench: Workbench, context: ToolContext, args: Latency
     if found.latency is None:
         return ToolOutput(f"{opened.session.name} has no latency to analyse", result)
     text = f"p50 {found.latency.p50:,.0f} ms, p95 {found.latency.p95:,.0f} ms, p99 {found.latency.p99:,.0f} ms"
-    return ToolOutput(f"{text} over {found.latency.measured:,} requests in {opened.session.name}", result)
+    return ToolOutput(f"{text} over {counted(found.latency.measured, 'request')} in {opened.session.name}", result)
 
 
 def _part(found: Totals) -> dict[str, JsonValue]:

@@ -98,6 +98,11 @@ def rounded(value: float, digits: int = 3) -> float:
     return round(value, digits)
 
 
+def counted(number_of: int, thing: str) -> str:
+    """Return `1 request`, `19,366 requests`."""
+    return f"{number_of:,} {thing}{'' if number_of == 1 else 's'}"
+
+
 def clip(text: str, limit: int = MAX_NAME_CHARACTERS) -> str:
     """Shorten with an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -256,7 +261,7 @@ async def time_span(facts: Facts) -> JsonObject | None:
         "end": moment(last),
         "span_s": rounded(seconds, 6),
         "days": whole(days),
-        "requests_per_minute_mean": rounded(number(timed) * 60 / seconds) if seconds else None,
+        "requests_per_minute_mean": rounded(number(timed) * 60 / seconds, 6) if seconds else None,
     }
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 MAX_MODELS = 500
+# The share of requests with more cached than input tokens that does not yet say that the two are counted apart.
+MAX_STRAYS = 0.05
 MICRO_USD = Decimal("0.000001")
 _PER_MTOK = UNITS_PER_USD // 10**6
 _PER_THOUSAND = UNITS_PER_USD // 10**3
@@ -293,12 +295,22 @@ def _key(assumed: str) -> str:
 
 async def _cached(facts: Facts) -> tuple[str, str]:
     """Return how cached tokens relate to input tokens, and the SQL of the tokens priced as ordinary input."""
-    if Role.CACHED_TOKENS not in facts.readings:
+    if Role.CACHED_TOKENS not in facts.readings or Role.INPUT_TOKENS not in facts.readings:
         return "", "input_tokens"
-    ((beyond,),) = (await facts.session.run("SELECT count_if(cached_tokens > input_tokens) FROM f")).rows
-    if beyond:
+    # Of the whole file: a filter must not change the meaning of a column. A stray row must not either.
+    ((beyond, judged),) = (
+        await facts.session.run(
+            "SELECT count_if(cached_tokens > input_tokens), count_if(cached_tokens > 0 AND input_tokens IS NOT NULL) "
+            "FROM facts"
+        )
+    ).rows
+    strays = int(str(beyond))
+    if strays > MAX_STRAYS * int(str(judged)):
         return "cached tokens are counted beside the input tokens", "input_tokens"
-    return "cached tokens are counted within the input tokens", "(input_tokens - coalesce(cached_tokens, 0))"
+    note = "cached tokens are counted within the input tokens"
+    if strays:
+        note += f"; {strays:,} requests have more of them than input"
+    return note, "greatest(input_tokens - coalesce(cached_tokens, 0), 0)"
 
 
 async def _make_view(facts: Facts, known: Sequence[KnownModel], assumed: str, now: datetime, uncached: str) -> None:

@@ -25,14 +25,46 @@ NUMERIC = frozenset(
     )
 )
 ERROR_WORDS = (
-    r"err|fail|time_?out|timed|exception|denied|refus|reject|abort|limit|throttl|invalid|unavail|forbidden|overload"
+    r"error|(^|[^a-z])err([^a-z]|$)|fail|time_?out|timed|exception|denied|refus|reject|abort|limit|throttl|invalid|unavail|forbidden|overload"
     r"|cancel|^(4|5)[0-9][0-9]$"
 )
+# What says that nothing went wrong although an error word is in it.
+NO_ERROR = r"(no|non|none|without|0)[^a-z0-9]*(err|errors?|fail|failures?|exceptions?)"
+
+# Words in a column's name, or signs in its values, that say that its money is not US dollars.
+FOREIGN_MONEY = frozenset(
+    (
+        *(
+            "eur",
+            "euro",
+            "euros",
+            "gbp",
+            "pounds",
+            "chf",
+            "jpy",
+            "yen",
+            "cny",
+            "rmb",
+            "inr",
+            "cad",
+            "aud",
+            "brl",
+            "krw",
+        ),
+        *("sek", "nok", "dkk", "pln"),
+    )
+)
+FOREIGN_SIGNS = frozenset("€£¥₹")
+CENTS = frozenset({"cent", "cents"})
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the first rows hold. Counts are of values that are not null."""
+    """What the first rows hold. Counts are of values that are not null.
+
+    `comma_numbers` have one comma and nothing else beside digits; `grouped` have commas exactly where thousands are set
+    apart.
+    """
 
     name: str
     type: str
@@ -41,6 +73,7 @@ class Profile:
     numbers: int
     whole: int
     comma_numbers: int
+    grouped: int
     money: int
     times: int
     minimum: float | None
@@ -115,11 +148,25 @@ def _number(p: Profile, kind: str) -> str:
         return f"TRY_CAST({identifier(p.name)} AS {kind})"
     text = _text(p)
     if p.numbers < FITS * p.values:
-        if p.comma_numbers + p.numbers >= FITS * p.values and p.comma_numbers:
+        if p.comma_numbers + p.numbers >= FITS * p.values and p.comma_numbers and not _sets_thousands_apart(p):
             text = f"replace({text}, ',', '.')"
         elif p.money >= FITS * p.values:
             text = f"regexp_replace({text}, '[$€, ]', '', 'g')"
     return f"TRY_CAST({text} AS {kind})"
+
+
+def _sets_thousands_apart(p: Profile) -> bool:
+    """Return whether the commas are those of `1,234`: a decimal comma would also stand elsewhere."""
+    return 0 < p.comma_numbers <= p.grouped and p.money >= FITS * p.values
+
+
+def _comma_note(p: Profile) -> str:
+    return f"{p.name}: commas are read as setting thousands apart" if _sets_thousands_apart(p) else ""
+
+
+def _words(name: str) -> set[str]:
+    """Return the words of a column's name."""
+    return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).casefold()))
 
 
 def _readable_number(p: Profile) -> bool:
@@ -173,7 +220,7 @@ def _read_time(p: Profile, confidence: float, said: str, formats: Mapping[str, t
 def _read_latency(p: Profile, confidence: float, said: str) -> Reading | None:
     if not _readable_number(p) or (p.minimum is not None and p.minimum < 0 and p.numbers == p.values):
         return None
-    words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", p.name).casefold()))
+    words = _words(p.name)
     factor, unit, how = 1.0, "milliseconds", "by its name"
     if words & {"s", "sec", "secs", "second", "seconds"}:
         factor, unit = 1000.0, "seconds"
@@ -187,15 +234,19 @@ def _read_latency(p: Profile, confidence: float, said: str) -> Reading | None:
             factor, unit = 1000.0, "seconds"
     number = f"{_number(p, 'DOUBLE')} * {factor!r}"
     read = f"CASE WHEN {number} BETWEEN 0 AND {MAX_LATENCY_MS} THEN {number} END"
-    return Reading(Role.LATENCY, p.name, confidence, f"{said}; read as {unit} {how}", read)
+    return Reading(Role.LATENCY, p.name, confidence, f"{said}; read as {unit} {how}", read, note=_comma_note(p))
 
 
 def _read_cost(p: Profile, confidence: float, said: str) -> Reading | None:
-    if not _readable_number(p):
+    words = _words(p.name)
+    foreign = words & FOREIGN_MONEY or any(FOREIGN_SIGNS & set(example) for example in p.examples)
+    if foreign or not _readable_number(p):
         return None
-    number = _number(p, "DECIMAL(22,15)")
+    number, unit = _number(p, "DECIMAL(22,15)"), "US dollars"
+    if words & CENTS:
+        number, unit = f"{_number(p, 'DECIMAL(20,13)')} * CAST(0.01 AS DECIMAL(2,2))", "US cents"
     read = f"CASE WHEN {number} BETWEEN 0 AND {MAX_COST_PER_REQUEST_USD} THEN {number} END"
-    return Reading(Role.COST, p.name, confidence, f"{said}; read as US dollars", read)
+    return Reading(Role.COST, p.name, confidence, f"{said}; read as {unit}", read, note=_comma_note(p))
 
 
 def _read_status(p: Profile, confidence: float, said: str) -> Reading | None:
@@ -217,6 +268,9 @@ def _read_status(p: Profile, confidence: float, said: str) -> Reading | None:
         return Reading(Role.STATUS, p.name, confidence, f"{said}; false means an error", text, failed)
     if p.distinct > 0.5 * p.values and p.distinct > 100:  # noqa: PLR2004 - a free text is no status
         return None
-    failed = f"regexp_matches(lower({text}), {sql_text(ERROR_WORDS)})"
+    failed = (
+        f"(regexp_matches(lower({text}), {sql_text(ERROR_WORDS)}) "
+        f"AND NOT regexp_full_match(lower({text}), {sql_text(NO_ERROR)}))"
+    )
     reason = f"{said}; codes from 400 on and words such as error, failed, timeout count as errors"
     return Reading(Role.STATUS, p.name, confidence, reason, text, failed)

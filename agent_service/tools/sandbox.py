@@ -154,10 +154,13 @@ class Sandbox:
                 await self._release(child, name)
 
     async def _release(self, child: "_Child", name: str) -> None:
-        if child.healthy:
-            with suppress(SandboxError):
-                await child.ask(_request("close", "", self._limits.start_ms, 0, 0), name)
-        self._put_back(child)
+        try:
+            if child.healthy:
+                with suppress(SandboxError):
+                    await child.ask(_request("close", "", self._limits.start_ms, 0, 0), name)
+        finally:
+            # Also when the caller is cancelled meanwhile: else nobody would wait for the process, or close its pipes.
+            self._put_back(child)
 
     async def _open(
         self, path: Path, name: str, *, exact_types: bool, timeout_ms: int

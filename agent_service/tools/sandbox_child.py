@@ -6,10 +6,12 @@ of length, big-endian, and as many bytes of UTF-8 JSON. One request is answered 
 """
 
 import codecs
+import gzip
 import json
 import math
 import os
 import queue
+import re
 import struct
 import sys
 import threading
@@ -29,6 +31,7 @@ HEAD_BYTES = 64 * 1024
 MAX_CELL_CHARACTERS = 2_000
 MAX_COLUMNS = 300
 MAX_EXACT_DIGITS = 15
+MAX_SEARCHED_BYTES = 32 * 1024**2
 MAX_EXACT_INT = 2**53 - 1
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 MAX_MESSAGE_CHARACTERS = 400
@@ -46,6 +49,7 @@ FOREIGN = {
     b"SQLite format 3": "an SQLite database",
 }
 WANTED = "Datasets are CSV, JSONL, JSON or Parquet, also gzipped; export or save it as one of these."
+REPAIR = "Repair or remove it, and upload the file again."
 SCALARS = frozenset(
     (
         *("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "VARCHAR"),
@@ -112,6 +116,13 @@ def unzipped_head(path: str, max_bytes: int) -> bytes:
     return head
 
 
+def ends_with_list(path: str) -> bool:
+    """Return whether the last bytes that are not space are the end of a JSON list."""
+    with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs start-up time
+        file.seek(max(0, os.path.getsize(path) - HEAD_BYTES))  # noqa: PTH202
+        return file.read().rstrip().endswith(b"]")
+
+
 def detect(path: str, max_unpacked_bytes: int) -> tuple[str, str, str]:
     """Return kind (csv, json, jsonl, parquet), compression (none, gzip) and encoding, by content."""
     with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs start-up time
@@ -137,7 +148,54 @@ def detect(path: str, max_unpacked_bytes: int) -> tuple[str, str, str]:
     except UnicodeDecodeError:
         encoding = "latin-1"
     kind = {b"[": "json", b"{": "jsonl"}.get(text[:1], "csv")
+    if kind == "json" and compression == "none" and not ends_with_list(path):
+        # The database reads such a list as a shorter one.
+        raise Refusal("file", malformed_json(path))
     return kind, compression, encoding
+
+
+def malformed_json(path: str) -> str:
+    """Say where JSON breaks, within the first `MAX_SEARCHED_BYTES`: the database counts lines in its own way."""
+    with open(path, "rb") as raw:  # noqa: PTH123 - pathlib costs start-up time
+        zipped = raw.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if zipped else open(path, "rb") as file:  # noqa: PTH123
+        data = file.read(MAX_SEARCHED_BYTES + 1)
+    number = broken_line(data.decode("utf-8-sig", "replace"))
+    lines = data.rstrip().count(b"\n") + 1
+    if not number or (number >= lines and len(data) > MAX_SEARCHED_BYTES):
+        return f"{{name}} is not valid JSON: one of its records cannot be read. {REPAIR}"
+    if number >= lines:
+        text = f"{{name}} is not valid JSON: its last line ({lines:,}) cannot be read; it may have been cut off."
+        return f"{text} {REPAIR}"
+    return f"{{name}} is not valid JSON: line {number:,} cannot be read. {REPAIR}"
+
+
+def broken_line(text: str) -> int:
+    """Return the number of the first line where the JSON breaks, 0 where none does: one record per line, or one text.
+
+    A first line that is no record by itself, with a second one that is none either, is part of a longer text.
+    """
+    lines = text.split("\n")
+    bad = (number for number, line in enumerate(lines, start=1) if line.strip() and not is_record(line))
+    first = next(bad, 0)
+    one_per_line = first > 1 or (len(lines) > 1 and is_record(lines[1]))
+    if not first or (one_per_line and not text.lstrip().startswith("[")):
+        return first
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return error.lineno
+    except RecursionError:
+        pass
+    return 0
+
+
+def is_record(line: str) -> bool:
+    """Return whether the line is a whole JSON object."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (json.JSONDecodeError, RecursionError):
+        return False
 
 
 # --- The database ----------------------------------------------------------------------------------------------------
@@ -151,6 +209,7 @@ class Database:
 
         self.path = str(request["path"])
         self.name = str(request["name"])
+        self.kind = ""
         self.exact = bool(request["exact_types"])
         self.connection: duckdb.DuckDBPyConnection = duckdb.connect(
             ":memory:",
@@ -177,6 +236,7 @@ class Database:
     def read(self, max_unpacked_bytes: int) -> Request:
         """Make the view `raw` and return the file's format and columns."""
         kind, compression, encoding = detect(self.path, max_unpacked_bytes)
+        self.kind = kind
         delimiter = ""
         header = True
         if kind == "csv":
@@ -358,14 +418,14 @@ def check_node(node: dict[str, Json], tables: set[str]) -> None:
     if kind == "BASE_TABLE":
         table = str(node.get("table_name"))
         if table.casefold() not in tables or node.get("schema_name") or node.get("catalog_name"):
-            raise Refusal("refused", f"Only the table data can be read, not {table!r}.")
+            raise Refusal("refused", f"Only the table data can be read, not {table!r}: write FROM data.")
     elif kind == "TABLE_FUNCTION":
         function = node.get("function")
         name = str(function.get("function_name")) if isinstance(function, dict) else "?"
         if name.casefold() not in TABLE_FUNCTIONS:
             raise Refusal("refused", f"Only the table data can be read: the function {name!r} is not allowed here.")
     elif kind == "SHOW_REF":
-        raise Refusal("refused", "Only SELECT is allowed; the tool describe_dataset shows the columns.")
+        raise Refusal("refused", "Only SELECT is allowed. To see the columns, write SELECT * FROM data LIMIT 1.")
     elif kind == "VALUE_PARAMETER":
         raise Refusal("refused", "The statement has a parameter; write its value instead.")
     elif node.get("class") in {"FUNCTION", "WINDOW"}:
@@ -440,7 +500,9 @@ class Server:
         except duckdb.Error as error:
             if expired.is_set():
                 return {"error": "timeout", "message": ""}
-            return {"error": "sql" if request["op"] == "select" else "file", "message": self._clean(str(error))}
+            kind = "sql" if request["op"] == "select" else "file"
+            said = str(error) if kind == "sql" else self._unreadable(str(error))
+            return {"error": kind, "message": self._clean(said)}
         except (RecursionError, ValueError, OSError) as error:
             return {"error": "file", "message": self._clean(str(error))}
         finally:
@@ -464,6 +526,18 @@ class Server:
             case _:
                 self._forget()
                 return {}
+
+    def _unreadable(self, said: str) -> str:
+        """Return what a person can do about a file that the database cannot read, in place of its own words."""
+        database = self._database
+        if database is not None and "Malformed JSON" in said:
+            return malformed_json(database.path)
+        if line := re.search(r"CSV Error on Line: (\d+)", said):
+            what = f"Line {int(line[1]):,} of {{name}} does not fit the others"
+            return f"{what}: it has another number of columns, or a quote that does not end. {REPAIR}"
+        if "parquet" in said.lower() or (database is not None and database.kind == "parquet"):
+            return "{name} is not a readable Parquet file: it is damaged or was cut off. Upload it again."
+        return f"{{name}} cannot be read: {said.partition('Error: ')[2] or said}"
 
     def _forget(self) -> None:
         if self._database is not None:

@@ -29,6 +29,7 @@ from agent_service.tools.measures import (
     PERCENTILES,
     Totals,
     bucket,
+    counted,
     groups,
     moment,
     number,
@@ -189,7 +190,7 @@ async def _groups_part(facts: Facts, group_by: Sequence[str], top: int) -> JsonO
 
 
 def _summary(opened: Opened, facts: Facts, found: Totals, pricing: Pricing, result: JsonObject) -> str:
-    parts = [f"{found.requests:,} requests"]
+    parts = [counted(found.requests, "request")]
     tokens = [
         f"{value:,} {kind}"
         for value, kind in ((found.input_tokens, "input"), (found.output_tokens, "output"))
@@ -209,7 +210,7 @@ def _summary(opened: Opened, facts: Facts, found: Totals, pricing: Pricing, resu
             if pricing.assumed_model and Role.MODEL not in facts.readings
             else ""
         )
-        rest = f" ({pricing.unpriced:,} requests have no price)" if pricing.unpriced else ""
+        rest = f" ({counted(pricing.unpriced, 'request')} without a price)" if pricing.unpriced else ""
         parts.append(f"{found.cost_usd:,.2f} USD{assumed}{rest}")
     return f"{', '.join(parts)} in {opened.session.name}"
 
@@ -252,7 +253,7 @@ async def usage_pattern(bench: Workbench, context: ToolContext, args: UsagePatte
                 "gaps": await _gaps(facts),
             }
             summary = (
-                f"{facts.matched:,} requests in {opened.session.name}, most on {result['busiest_weekday']} "
+                f"{counted(facts.matched, 'request')} in {opened.session.name}, most on {result['busiest_weekday']} "
                 f"and between {result['busiest_hour']}:00 and {(_busiest(hourly) + 1) % 24}:00 UTC"
             )
     return ToolOutput(summary, result)

@@ -1,5 +1,6 @@
 """Apex on PostgreSQL: one service or two of them, whichever dies."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import grpc
 import pytest
 
 from generated.apex.agent.v1 import agent_pb2 as pb
+from storage.opening import migrate_storage
 from tests.support.commands import run_apex
 from tests.support.deployment import Deployment
 from tests.support.grammar import check_frames
@@ -30,10 +32,9 @@ SLACK_S: Final = 4.0
 
 def migrated(url: str) -> dict[str, str]:
     """Prepare a database as an operator does; return the settings of a service that uses it."""
-    settings = {"APEX_DATABASE_URL": url}
-    done = run_apex("migrate", **settings)
+    done = run_apex("migrate", APEX_DATABASE_URL=url)
     assert done.code == 0, done.err
-    return settings
+    return {"APEX_DATABASE_URL": url}
 
 
 # ---- One service ----
@@ -92,10 +93,11 @@ MESSAGE: Final = "two of us"
 
 
 @pytest.fixture(scope="module")
-def shared(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
+def shared(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The settings of services on a database that no other test uses: whoever uses it works on its runs."""
     with fresh_database(postgres_server) as url:
-        yield migrated(url)
+        asyncio.run(migrate_storage(url, tmp_path_factory.mktemp("migrate")))
+        yield {"APEX_DATABASE_URL": url}
 
 
 @pytest.fixture
@@ -122,7 +124,10 @@ def client_of(deployment: Deployment) -> ServiceClient:
     return ServiceClient(deployment.grpc_target, deployment.token("ann"))
 
 
-def test_a_run_of_one_service_is_watched_on_the_other(pair: Pair) -> None:
+def test_a_run_and_a_file_of_one_service_are_seen_on_the_other(pair: Pair) -> None:
+    content = b"model,tokens\n" * 50_000
+    with client_of(pair.first) as client:
+        file = client.upload("usage.csv", content)
     with client_of(pair.second) as client:
         watch = client.watch(pair.run_id)
         events = [next(watch)]
@@ -131,9 +136,16 @@ def test_a_run_of_one_service_is_watched_on_the_other(pair: Pair) -> None:
             events.append(next(watch))  # before the next one is made
         pair.first.say(MESSAGE, STEPS - 3 + 1)
         events += watch
-    check_events(events)
+        check_events(events)
+        download = pb.DownloadFileRequest(file_id=file.file_id)
+        head, *rest = client.files.DownloadFile(download, metadata=client.metadata, timeout=TIMEOUT_S)
+        assert head.file == file
+        assert b"".join(part.chunk for part in rest) == content
+        client.files.DeleteFile(pb.DeleteFileRequest(file_id=file.file_id), metadata=client.metadata)
     with client_of(pair.first) as client:
         assert list(client.watch(pair.run_id)) == events
+        with failing("NOT_FOUND", grpc.StatusCode.NOT_FOUND):
+            list(client.files.DownloadFile(download, metadata=client.metadata, timeout=TIMEOUT_S))
 
 
 def test_a_run_of_one_service_is_cancelled_through_the_other(pair: Pair) -> None:
@@ -164,18 +176,3 @@ def test_a_run_of_a_killed_service_is_taken_over_by_the_other(pair: Pair) -> Non
     assert [event.attempt for event in events] == [1] + [2] * (len(events) - 1)
     assert events[1].agent_progress.stage == pb.PROGRESS_STAGE_RESUMED
     assert events[-1].agent_completed.status == pb.COMPLETION_STATUS_SUCCESS
-
-
-def test_a_file_brought_to_one_service_is_there_on_the_other(pair: Pair) -> None:
-    content = b"model,tokens\n" * 50_000
-    with client_of(pair.first) as client:
-        file = client.upload("usage.csv", content)
-    with client_of(pair.second) as client:
-        request = pb.DownloadFileRequest(file_id=file.file_id)
-        first, *rest = client.files.DownloadFile(request, metadata=client.metadata, timeout=TIMEOUT_S)
-        assert first.file == file
-        assert b"".join(part.chunk for part in rest) == content
-        client.files.DeleteFile(pb.DeleteFileRequest(file_id=file.file_id), metadata=client.metadata)
-        client.cancel(run_id=pair.run_id)
-    with client_of(pair.first) as client, failing("NOT_FOUND", grpc.StatusCode.NOT_FOUND):
-        list(client.files.DownloadFile(request, metadata=client.metadata, timeout=TIMEOUT_S))

@@ -406,6 +406,12 @@ class ScriptedService(
                 metadata = part.metadata
                 if metadata.name.endswith(".exe"):
                     await self.fail(context, grpc.StatusCode.INVALID_ARGUMENT, "UNSUPPORTED_FILE")
+                if len(metadata.name) > 255:
+                    violation = BadRequest.FieldViolation(
+                        field="metadata.name", description="must be at most 255 characters"
+                    )
+                    bad = BadRequest(field_violations=[violation])
+                    await self.fail(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", bad)
             assert not ended, "something follows the end"
             content += part.chunk
             ended = part.WhichOneof("part") == "end"

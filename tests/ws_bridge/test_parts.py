@@ -6,9 +6,11 @@ from agent_service.engine.run import RETRYABLE_REASONS
 from generated.apex.agent.v1 import agent_pb2 as pb
 from ws_bridge.close_codes import MEANINGS, CloseCode, Reason, meaning_of
 from ws_bridge.effects import Unwatch, WatchRun
+from ws_bridge.frames import Failure, Violation
 from ws_bridge.outbox import Outbox, OutboxLimits
 from ws_bridge.sockets import MAX_UNSIGNED, MAX_UNSIGNED_PER_ADDRESS, Unsigned
 from ws_bridge.streams import MAX_FINISHED, MAX_STREAMS, Delivery, Streams
+from ws_bridge.wire.errors import in_upload_terms
 
 
 def test_every_reason_of_the_contract_has_a_meaning() -> None:
@@ -102,3 +104,11 @@ def test_sockets_without_a_sign_in_are_bounded() -> None:
     assert not unsigned.admit("new")
     unsigned.release("a")
     assert unsigned.admit("new")
+
+
+def test_an_upload_knows_its_form_only() -> None:
+    broken = (Violation("metadata.name", "must be shorter"),)
+    failure = Failure(Reason.INVALID_ARGUMENT, "Not valid: metadata.name: must be shorter.", "e-1", 5, broken)
+    told = (Violation("file", "must be shorter"),)
+    expected = Failure(Reason.INVALID_ARGUMENT, "Not valid: file: must be shorter.", "e-1", 5, told)
+    assert in_upload_terms(failure) == expected

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from generated.apex.agent.v1 import agent_pb2 as pb
 from tests.support.bridge_server import RunningBridge, running_bridge
@@ -15,6 +17,7 @@ from tests.support.scripted_service import ScriptedService, new_id
 from tests.support.waiting import eventually
 from ws_bridge import rest_models as models
 from ws_bridge.http_guard import CSP, MAX_BODY_BYTES
+from ws_bridge.rest_files import Download
 
 AUTH = {"Authorization": "Bearer token-alice"}
 NAME = "us'age ☂.csv"
@@ -209,6 +212,47 @@ async def test_a_refusal_in_the_middle_of_an_upload_is_the_services_own(client: 
     assert error_of(response, 415)["code"] == "UNSUPPORTED_FILE"
 
 
+async def test_what_is_wrong_with_an_upload_is_told_of_the_form(client: httpx.AsyncClient) -> None:
+    error = error_of(await client.post("/api/v1/files", files={"file": ("x" * 256, b"x")}), 400)
+    assert error["violations"] == [{"field": "file", "description": "must be at most 255 characters"}]
+    assert error["error_id"] == "scripted-error"
+
+
+@pytest.mark.parametrize("media_type", ["text/csv", "text/plain;charset=latin-1", "application/json"])
+async def test_a_download_has_the_stored_type_as_it_is(
+    client: httpx.AsyncClient, service: ScriptedService, media_type: str
+) -> None:
+    made = (await client.post("/api/v1/files", files={"file": ("a", b"x", "text/csv")})).json()
+    service.files[made["file_id"]].file.media_type = media_type
+    download = await client.get(f"/api/v1/files/{made['file_id']}/content")
+    assert download.headers.get_list("content-type") == [media_type]
+
+
+async def test_a_download_that_nobody_waits_for_ends_its_call() -> None:
+    async def gone(message: Message) -> None:
+        raise OSError(f"the client has gone away before {message['type']}")
+
+    async def never() -> Message:
+        raise AssertionError("nothing is read")
+
+    async def parts() -> AsyncIterator[pb.DownloadFileResponse]:
+        yield pb.DownloadFileResponse(chunk=b"x")
+
+    ended: list[bool] = []
+    response = Download(pb.File(name="a"), parts(), lambda: ended.append(True))
+    with pytest.raises(ClientDisconnect):
+        await response({"type": "http", "asgi": {"spec_version": "2.4"}}, never, gone)
+    assert ended == [True]
+
+
+async def test_head_is_get_without_a_body(client: httpx.AsyncClient) -> None:
+    for path in ("/", "/healthz", "/readyz"):
+        got, head = await client.get(path), await client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers["content-length"] == got.headers["content-length"], path
+        assert head.headers["content-type"] == got.headers["content-type"], path
+
+
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Basic eA=="}])
 async def test_without_a_token(bridge: RunningBridge, headers: dict[str, str]) -> None:
     async with httpx.AsyncClient(base_url=bridge.url, headers=headers) as client:
@@ -240,7 +284,48 @@ async def test_violations_have_the_services_paths(client: httpx.AsyncClient) -> 
 async def test_a_body_of_the_wrong_form(client: httpx.AsyncClient) -> None:
     error = error_of(await client.patch(f"/api/v1/threads/{new_id()}", json={"title": 5}), 400)
     assert error["violations"][0]["field"] == "title"
-    assert error_of(await client.patch(f"/api/v1/threads/{new_id()}", content=b"{"), 400)["code"] == "INVALID_ARGUMENT"
+    error = error_of(await client.patch(f"/api/v1/threads/{new_id()}", json=["x"]), 400)
+    assert (error["code"], error["violations"]) == ("INVALID_ARGUMENT", [])
+    assert "JSON object" in error["message"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"{'title': 1}", b'{"title": "\xff"}', b'{"title": "\\ud800"}', b"[" * 60_000])
+async def test_a_body_that_is_no_json(client: httpx.AsyncClient, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    error = error_of(await client.patch(f"/api/v1/threads/{new_id()}", content=body, headers=headers), 400)
+    assert (error["code"], error["violations"]) == ("MALFORMED_JSON", [])
+
+
+@pytest.mark.parametrize("page_size", [-1, 201, 2**40, -(2**40)])
+async def test_limits_of_the_contract_are_the_services_to_keep(
+    client: httpx.AsyncClient, service: ScriptedService, page_size: int
+) -> None:
+    query: dict[str, str | int] = {"page_size": page_size, "page_token": "t" * 513, "query": "q" * 201}
+    await client.get("/api/v1/threads", params=query)
+    ((_, request),) = service.calls
+    assert isinstance(request, pb.ListThreadsRequest)
+    assert request.page_size == max(min(page_size, 2**31 - 1), -(2**31))
+    assert (len(request.page_token), len(request.query)) == (513, 201)
+
+
+async def test_limits_of_rest_itself_read_like_the_contracts(client: httpx.AsyncClient) -> None:
+    path = f"/api/v1/runs/{MISSING}/events"
+    least = "must be greater than or equal to 1"
+    for request, expected in [
+        (client.get(path, params={"limit": 0}), ("limit", least)),
+        (client.get(path, params={"after_seq": 2**32}), ("after_seq", "must be less than or equal to 4294967295")),
+        (client.get(path, params={"after_seq": "x"}), ("after_seq", "must be a valid integer")),
+        (
+            client.post("/auth/dev-token", json={"expires_in_s": 0}),
+            ("expires_in_s", least),
+        ),
+        (client.post("/auth/dev-token", json={"user_id": 5}), ("user_id", "must be a valid string")),
+    ]:
+        (violation,) = error_of(await request, 400)["violations"]
+        assert (violation["field"], violation["description"]) == expected
+    error = error_of(await client.get("/api/v1/runs", params={"status": ["queued", "lost"]}), 400)
+    assert error["violations"][0]["field"] == "status[1]"
+    assert error["violations"][0]["description"].startswith("must be 'queued', ")
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -1,10 +1,9 @@
 """Whole conversations of one socket as data: inputs, and every effect that they have.
 
-`REWRITE_EXPECTED=1 pytest tests/ws_bridge` writes what happens into the files; the diff is then reviewed.
+`pytest tests/ws_bridge --update-scenarios` writes what happens into the files; the diff is then reviewed.
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -60,7 +59,7 @@ class Player:
             "pong": lambda: session.on_pong(now_ms, value),
             "gone": session.on_gone,
             "slow": session.on_slow,
-            "defect": session.on_defect,
+            "defect": lambda: session.on_defect(error_id),
             "drain": lambda: session.on_drain(value),
             "tick": lambda: session.on_tick(now_ms, error_id),
             "attached": lambda: session.on_attached(now_ms),
@@ -117,13 +116,14 @@ def shown(effect: fx.Effect) -> Json:
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
-def test_a_conversation_has_exactly_these_effects(path: Path) -> None:
+def test_a_conversation_has_exactly_these_effects(path: Path, request: pytest.FixtureRequest) -> None:
     scenario = json.loads(path.read_text())
     player = Player(scenario)
     seen = [{**step, "effects": player.play(step)} for step in scenario["steps"]]
 
-    if os.environ.get("REWRITE_EXPECTED"):
+    if request.config.getoption("--update-scenarios"):
         path.write_text(json.dumps({**scenario, "steps": seen}, indent=2) + "\n")
+        return
     assert seen == scenario["steps"]
 
 
@@ -131,5 +131,5 @@ def test_a_session_shows_its_token_nowhere() -> None:
     session = Session("connection-1", SessionLimits(**LIMITS), 0, attached=True)
     effects = session.on_token(0, "very-secret")
 
-    assert effects == [fx.OpenSession("very-secret")]
+    assert effects == [fx.TokenBrought(), fx.OpenSession("very-secret")]
     assert "very-secret" not in repr(effects) + repr(fr.Authenticate("very-secret")) + repr(vars(session))

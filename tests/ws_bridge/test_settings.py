@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ws_bridge.settings import Environment, SettingsError, load_settings, split_address
+from ws_bridge.settings import MIN_HEARTBEAT_TIMEOUT_S, Environment, SettingsError, load_settings, split_address
 
 
 def problems(**environ: str) -> tuple[str, ...]:
@@ -33,8 +33,8 @@ def test_limits_follow_the_environment(environment: str, expected: tuple[int, fl
 
 
 def test_what_is_set_counts_more() -> None:
-    settings = load_settings({"APEX_MAX_FRAMES_PER_MINUTE": "7", "APEX_HEARTBEAT_TIMEOUT_S": "1.5"})
-    assert (settings.limits.frames_per_minute, settings.limits.heartbeat_timeout_s) == (7, 1.5)
+    settings = load_settings({"APEX_MAX_FRAMES_PER_MINUTE": "7", "APEX_HEARTBEAT_TIMEOUT_S": "7.5"})
+    assert (settings.limits.frames_per_minute, settings.limits.heartbeat_timeout_s) == (7, 7.5)
     assert settings.limits.heartbeat_interval_s == 45
 
 
@@ -84,7 +84,17 @@ def test_a_network_bridge_needs_a_public_url() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["apex.example", "ftp://apex.example", "https://apex.example/path", "https://", "https://a:b"]
+    "url",
+    [
+        "apex.example",
+        "ftp://apex.example",
+        "https://apex.example/path",
+        "https://",
+        "https://a:b",
+        "https://me@apex.example",
+        "https://a.example,https://b.example",
+        "https://a.example, https://b.example",
+    ],
 )
 def test_a_public_url_is_an_origin(url: str) -> None:
     (problem,) = problems(PUBLIC_URL=url)
@@ -125,3 +135,18 @@ def test_origins_of_a_public_bridge_are_its_own_names_only() -> None:
     assert not origins.permits("http://apex.example")
     assert not origins.permits_socket(None, bearer=False)
     assert origins.permits_socket(None, bearer=True)
+
+
+def test_allowed_origins_become_what_browsers_send() -> None:
+    allowed = "https://A.example/, http://b.example:80 ,https://c.example:8443/,http://[::1]:3000"
+    settings = load_settings({"APEX_ALLOWED_ORIGINS": allowed})
+    assert settings.allowed_origins == "https://a.example,http://b.example,https://c.example:8443,http://[::1]:3000"
+
+
+@pytest.mark.parametrize("environment", ["development", "staging", "production"])
+def test_a_heartbeat_leaves_a_peer_time_to_answer(environment: str) -> None:
+    (problem,) = problems(ENVIRONMENT=environment, HEARTBEAT_TIMEOUT_S="4.9")
+    assert "APEX_HEARTBEAT_TIMEOUT_S=4.9" in problem
+    assert f"at least {MIN_HEARTBEAT_TIMEOUT_S:g} s" in problem
+    load_settings({"APEX_ENVIRONMENT": environment, "APEX_HEARTBEAT_TIMEOUT_S": "5"})
+    load_settings({"APEX_ENVIRONMENT": "test", "APEX_HEARTBEAT_TIMEOUT_S": "0.1"})

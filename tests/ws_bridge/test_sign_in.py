@@ -134,6 +134,22 @@ async def test_configured_origins_may_connect(service: ScriptedService) -> None:
                 await client.expect("connection_established")
 
 
+async def test_waiting_for_the_service_is_not_waiting_for_a_sign_in(
+    bridge: RunningBridge, service: ScriptedService
+) -> None:
+    await service.stop()
+    await eventually(lambda: not bridge.bridge.ready, what="the bridge has noticed")
+    async with AsyncExitStack() as stack:
+        offers = ("apex.v1", carrier("token-alice"))
+        sockets = [
+            await stack.enter_async_context(bridge.socket(subprotocols=offers))
+            for _ in range(MAX_UNSIGNED_PER_ADDRESS + 1)
+        ]
+        await service.start()
+        for client in sockets:
+            await client.expect("connection_established")
+
+
 async def test_sockets_without_a_sign_in_are_bounded_by_address(bridge: RunningBridge) -> None:
     async with AsyncExitStack() as stack:
         waiting = [await stack.enter_async_context(bridge.socket()) for _ in range(MAX_UNSIGNED_PER_ADDRESS)]

@@ -5,12 +5,14 @@ import contextlib
 import json
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from generated.apex.agent.v1 import agent_pb2 as pb
 from tests.support.bridge_server import RunningBridge, running_bridge
 from tests.support.scripted_service import ScriptedService, answer
 from tests.support.waiting import eventually
 from ws_bridge.app import Bounds
+from ws_bridge.line import MAX_FRAGMENTS
 from ws_bridge.outbox import OutboxLimits
 
 ID = "11111111-1111-4111-8111-111111111111"
@@ -337,3 +339,14 @@ async def test_draining_tells_every_socket_when_to_come_back(service: ScriptedSe
             assert await client.closed() == 4000
         async with asyncio.timeout(10):
             await bridge.serving
+
+
+async def test_a_message_comes_in_so_many_fragments_and_no_more(bridge: RunningBridge) -> None:
+    ping = '{"type":"ping","payload":{}}'
+    async with bridge.signed_in() as client:
+        # The client library ends such a message with one more fragment, which is empty.
+        await client.connection.send([ping, *[" "] * (MAX_FRAGMENTS - 2)])
+        await client.expect("pong")
+        with contextlib.suppress(ConnectionClosed):
+            await client.connection.send([ping, *[""] * (MAX_FRAGMENTS - 1)])
+        assert await client.closed() == 1009

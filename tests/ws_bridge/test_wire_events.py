@@ -1,7 +1,6 @@
 """Events → frames: every kind as a golden file, and the hand-written mapping against the one by descriptor."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -142,11 +141,11 @@ def enveloped(event: pb.AgentEvent) -> pb.AgentEvent:
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_an_event_is_this_text(name: str) -> None:
+def test_an_event_is_this_text(name: str, request: pytest.FixtureRequest) -> None:
     path = GOLDEN / f"{name}.json"
     text = wire.event_json(enveloped(EVENTS[name])).decode()
 
-    if os.environ.get("REWRITE_EXPECTED"):
+    if request.config.getoption("--update-scenarios"):
         path.write_text(json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n")
     assert json.loads(text) == json.loads(path.read_text())
     assert list(json.loads(text)) == list(json.loads(path.read_text()))

@@ -50,10 +50,10 @@ export class Api {
   }
 
   async #newToken() {
-    this.#storage.removeItem(TOKEN_KEY);
     const response = await reach("/auth/dev-token", json("POST", {}));
     if (response.status === 404) throw new ApiError("Sign in with an access token.", { status: 401 });
     const body = await answer(response);
+    this.#storage.removeItem(TOKEN_KEY); // not before there is another: a service that is away takes nobody's token
     this.#token = body.token;
     this.#expiresAtMs = Date.parse(body.expires_at);
     return this.#token;

@@ -147,7 +147,7 @@ async function readThread(threadId) {
     const told = ended.filter((run, index) => index === 0 || run.status !== "completed").slice(0, EXPLAINED_RUNS);
     await Promise.all(told.map((run) => loadSteps(run.run_id)));
   } catch (error) {
-    dispatch({ type: "messages_failed", threadId, message: error.message });
+    dispatch({ type: "messages_failed", threadId, message: error.message, isGone: error.code === "NOT_FOUND" });
   }
 }
 
@@ -314,6 +314,7 @@ const views = {
     loadSteps,
     picture: (artifact) => files.picture(artifact),
     reload: () => openThread(state.open.key),
+    startNew,
     resume: (runId) => dispatch({ type: "resume_requested", runId }),
     retry,
     stop: stopTurn,

@@ -265,8 +265,10 @@ const ACTIONS = {
   resume_requested: (state, { runId }) =>
     state.runs[runId] ? withRun(state, { ...state.runs[runId], resume: "wanted", loadError: null }) : state,
 
-  messages_failed: (state, { threadId, message }) =>
-    state.open.key === threadId ? { ...state, open: { ...state.open, status: "failed", error: message } } : state,
+  messages_failed: (state, { threadId, message, isGone = false }) =>
+    state.open.key === threadId
+      ? { ...state, open: { ...state.open, status: isGone ? "gone" : "failed", error: message } }
+      : state,
 
   events_loading: (state, { runId }) =>
     state.runs[runId] ? withRun(state, { ...state.runs[runId], loading: true, loadError: null }) : state,

@@ -1,6 +1,6 @@
 """A failed RPC → a failure that is safe to show."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -49,10 +49,22 @@ def failure_of(error: grpc.aio.AioRpcError) -> Failure:
 
 def in_frame_terms(failure: Failure) -> Failure:
     """Return a failure of StartRun or CancelRun with the field paths that a socket's client knows."""
-    violations = tuple(
-        Violation(_frame_path(violation.field), violation.description) for violation in failure.violations
-    )
-    return Failure(failure.reason, failure.message, failure.error_id, failure.retry_after_ms, violations)
+    return _renamed(failure, _frame_path)
+
+
+def in_upload_terms(failure: Failure) -> Failure:
+    """Return a failure of UploadFile in terms of the form, which has one field."""
+    return _renamed(failure, lambda _: "file")
+
+
+def _renamed(failure: Failure, rename: Callable[[str], str]) -> Failure:
+    """Return a failure with other field paths, in its text too."""
+    message = failure.message
+    for violation in failure.violations:
+        if violation.field:
+            message = message.replace(f"{violation.field}:", f"{rename(violation.field)}:")
+    violations = tuple(Violation(rename(violation.field), violation.description) for violation in failure.violations)
+    return Failure(failure.reason, message, failure.error_id, failure.retry_after_ms, violations)
 
 
 def _frame_path(path: str) -> str:

@@ -33,7 +33,9 @@ def peak(length: timedelta) -> tuple[datetime, int]:
 async def test_a_trace_without_models_is_stated_exactly(bench: Bench) -> None:
     await bench.put("trace.csv.gz", TRACE.read_bytes())
     answer = (await bench.ask("Analyze my AI costs")).final.content
-    assert answer.startswith(f"**{len(ROWS):,} requests: {INPUT:,} context (input) tokens and {OUTPUT:,} generated")
+    assert answer.startswith(
+        f"**In trace.csv.gz, {len(ROWS):,} requests: {INPUT:,} context (input) tokens and {OUTPUT:,} generated"
+    )
     assert f"| Tokens in all | {INPUT + OUTPUT:,} |" in answer
     assert f"| First request | {min(TIMES)} UTC |" in answer
     assert f"| Last request | {max(TIMES)} UTC |" in answer
@@ -56,14 +58,16 @@ async def test_told_which_model_to_assume_it_prices_the_trace(bench: Bench) -> N
     answer = (await bench.ask("assume gpt-4o", thread_id=first.run.thread_id)).final.content
     # Of November 2023: the catalogue knows one price of gpt-4o.
     cost = (Decimal(INPUT) * Decimal("2.5") + Decimal(OUTPUT) * 10) / 1_000_000
-    assert answer.startswith(f"**{len(ROWS):,} requests cost ${cost:,.2f}, priced as if all were gpt-4o:")
+    assert answer.startswith(
+        f"**In trace.csv.gz, {len(ROWS):,} requests cost ${cost:,.2f}, priced as if all were gpt-4o:"
+    )
     assert "| gpt-4o (assumed) | 19,366 | $2.50 | $10.00 |" in answer
 
 
 async def test_latency_of_a_trace_without_latency_is_not_made_up(bench: Bench) -> None:
     await bench.put("trace.csv.gz", TRACE.read_bytes())
     told = await bench.ask("What is our p95 latency?")
-    assert told.final.content.startswith("**Latency cannot be measured: the data has no latency column.**")
+    assert told.final.content.startswith("**Latency cannot be measured: trace.csv.gz has no latency column.**")
     assert any(sentence.startswith("latency:") for sentence in told.final.missing_data)
 
 
@@ -83,25 +87,27 @@ async def test_a_breakdown_and_its_follow_ups(bench: Bench) -> None:
     await bench.put("log.csv", LOG)
     first = await bench.ask("Which model costs us most?")
     thread_id = first.run.thread_id
-    assert first.final.content.startswith("**gpt-4o costs most: $0.014, ")
+    assert first.final.content.startswith("**In log.csv, gpt-4o costs most: $0.014, ")
     second = (await bench.ask("and by feature?", thread_id=thread_id)).final.content
-    assert second.startswith("**chat costs most: $0.014, ")
+    assert second.startswith("**In log.csv, chat costs most: $0.014, ")
     third = (await bench.ask("only on 2026-01-05", thread_id=thread_id)).final.content
-    assert third.startswith("**chat costs most: $0.007, ")
+    assert third.startswith("**In log.csv, chat costs most: $0.007, ")
 
 
 async def test_what_another_model_would_cost_is_computed_over_the_same_requests(bench: Bench) -> None:
     await bench.put("log.csv", LOG)
     told = await bench.ask("What would gpt-4o-mini cost for this traffic?")
     # 6 requests of 1000 and 100 tokens at $0.15 and $0.60 a million.
-    assert told.final.content.startswith("**The same 6 requests would cost $0.00126 with gpt-4o-mini")
+    assert told.final.content.startswith("**The same 6 requests of log.csv would cost $0.00126 with gpt-4o-mini")
     assert told.final.missing_data == ()
 
 
 async def test_a_column_can_be_corrected_in_the_chat(bench: Bench) -> None:
     await bench.put("log.csv", table("timestamp,model,tin,tout", "2026-01-05T10:00:00Z,gpt-4o,1000,100"))
     told = await bench.ask("Analyze my costs: use column tin as input tokens and use column tout as output tokens")
-    assert told.final.content.startswith("**1 request costs $0.0035: 1,000 context (input) tokens and 100 generated")
+    assert told.final.content.startswith(
+        "**In log.csv, 1 request costs $0.0035: 1,000 context (input) tokens and 100 generated"
+    )
 
 
 async def test_goals_are_put_into_measured_numbers_and_nothing_is_promised(bench: Bench) -> None:
@@ -115,7 +121,7 @@ async def test_goals_are_put_into_measured_numbers_and_nothing_is_promised(bench
 async def test_failures_are_counted(bench: Bench) -> None:
     await bench.put("log.csv", LOG)
     answer = (await bench.ask("Show the error rate and what fails")).final.content
-    assert "**2 requests failed: 33.3 % of all.**" in answer
+    assert "**In log.csv, 2 requests failed: 33.3 % of all.**" in answer
 
 
 async def test_a_query_of_ones_own(bench: Bench) -> None:
@@ -132,10 +138,12 @@ async def test_a_query_that_is_no_select_is_refused_in_words(bench: Bench) -> No
         ToolStatus.ERROR
     ]
     assert "I could not analyse the data" in told.final.content
+    assert "one SELECT over the table data" in told.final.content
 
 
 async def test_without_data_the_sample_answers_and_says_so(bench: Bench) -> None:
     told = await bench.ask("Analyze my AI costs")
+    assert told.final.content.startswith("**In the built-in sample (sample_usage.csv.gz), ")
     assert "this is the built-in sample" in told.final.content
     assert "$" in told.final.content
 
@@ -144,7 +152,7 @@ async def test_a_filter_that_matches_nothing_is_said_with_what_there_is(bench: B
     await bench.put("log.csv", LOG)
     told = await bench.ask("What did we spend in 1999?")
     assert told.final.content.startswith("**No row of log.csv matches the filter")
-    assert "Without that filter: **6 requests cost" in told.final.content
+    assert "Without that filter: **In log.csv, 6 requests cost" in told.final.content
 
 
 async def test_columns_are_shown_so_that_they_can_be_corrected(bench: Bench) -> None:
@@ -183,3 +191,104 @@ async def test_arguments_that_the_model_sends_always_fit_the_tools(bench: Bench)
         errors = [call.error for call in told.bodies(ToolCompleted) if "arguments do not fit" in call.error]
         assert not errors, (message, errors)
         assert told.bodies(ToolExecuting), message
+
+
+BROKEN = b'{"model":"gpt-4o"}\n{oops}\n{"model":"gpt-4o"}\n'
+WHY = "broken.jsonl is not valid JSON: line 2 cannot be read"
+
+
+async def test_a_broken_upload_does_not_stand_before_what_was_there(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    await bench.put("broken.jsonl", BROKEN)
+    for question in ("Analyze my AI costs", "When is our traffic highest?", "Which datasets do I have?"):
+        content = (await bench.ask(question)).final.content
+        first, _, note, *_ = content.splitlines()
+        assert "log.csv" in first, question
+        assert note.startswith(f"*broken.jsonl is newer, but cannot be read: {WHY}."), question
+        assert "it is your newest dataset that can be read" in content, question
+
+
+async def test_when_nothing_can_be_read_the_sample_answers_and_says_why(bench: Bench) -> None:
+    await bench.put("broken.jsonl", BROKEN)
+    content = (await bench.ask("Analyze my AI costs")).final.content
+    assert content.startswith("**In the built-in sample (sample_usage.csv.gz), ")
+    assert WHY in content
+    assert "You have no data of your own" not in content
+
+
+async def test_a_failure_is_told_once_with_a_way_out(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    await bench.put("broken.jsonl", BROKEN)
+    told = await bench.ask("Analyze my AI costs in broken.jsonl")
+    content = told.final.content
+    assert content.count(WHY) == 1
+    assert "usage_summary" not in content
+    assert "cost_breakdown" not in content
+    assert "Upload another file" in content
+    assert told.final.suggestions == ("Which datasets do I have?", "Analyze log.csv")
+    for suggestion in told.final.suggestions:
+        again = await bench.ask(suggestion, thread_id=told.run.thread_id)
+        assert "log.csv" in again.final.content.splitlines()[0], suggestion
+
+
+async def test_a_forecast_is_declined_first_and_the_facts_follow(bench: Bench) -> None:
+    await bench.put("good.csv", LOG)
+    content = (await bench.ask("use good.csv: what would happen with 2x traffic?")).final.content
+    assert content.splitlines()[0].startswith("**Forecasts and what-ifs, other than the price of the same traffic")
+    assert "are not available here yet" in content.splitlines()[0]
+    assert "good.csv" in content.splitlines()[0]
+    assert "| Requests | 6 |" in content
+    other = (await bench.ask("What would gpt-4o-mini cost for this traffic?")).final.content
+    assert "Forecasts" not in other
+
+
+async def test_a_breakdown_by_a_column_that_is_not_there_is_answered_in_a_sentence(bench: Bench) -> None:
+    await bench.put("trace.csv.gz", TRACE.read_bytes())
+    first = await bench.ask("Analyze my AI costs")
+    content = (await bench.ask("And by feature?", thread_id=first.run.thread_id)).final.content
+    assert content.startswith("**There is no feature column in trace.csv.gz.**")
+    assert "Add a column such as feature" in content
+    assert "|" not in content, "no tables"
+    assert "And by feature?" not in content
+    both = (await bench.ask("costs by feature and day")).final.content
+    assert both.startswith("**There is no feature column in trace.csv.gz.** What can be told without:")
+    assert "### Usage by day" in both, "what is there is shown"
+
+
+async def test_comparing_files_is_declined_first_and_one_is_analysed(bench: Bench) -> None:
+    await bench.put("a.csv", LOG)
+    await bench.put("b.csv", LOG.replace(b"chat", b"talk"))
+    content = (await bench.ask("Compare a.csv and b.csv")).final.content
+    assert content.startswith(
+        "**One dataset is analysed at a time: this is a.csv.** For another one send “Analyze b.csv”"
+    )
+    assert "**In a.csv, 6 requests cost" in content
+    attached = await bench.ask("Compare the two files")
+    assert attached.final.content.startswith("**One dataset is analysed at a time: this is b.csv.**")
+    after = await bench.ask("and by feature?", thread_id=attached.run.thread_id)
+    assert after.final.content.startswith("**In b.csv, talk costs most")
+
+
+async def test_little_traffic_is_told_in_words_that_fit(bench: Bench) -> None:
+    lines = ("2026-01-05T10:00:00Z,nobody-knows,1000,100", "2026-01-09T10:00:00Z,nobody-knows,1000,100")
+    await bench.put("few.csv", table("timestamp,model,input_tokens,output_tokens", *lines))
+    content = (await bench.ask("Analyze my AI costs")).final.content
+    assert "there is no price for nobody-knows; ask, for example, “What would gpt-4o cost" in content.splitlines()[0]
+    assert "| Requests per day, mean | 0.500 |" in content
+    assert "2026-01-05 10:00 UTC: 1 request, 1,100 tokens" in content
+    when = (await bench.ask("When is our traffic highest?")).final.content
+    await bench.put("mixed.csv", table("model,input_tokens,output_tokens", "gpt-4o,1000,100", "nobody-knows,10,1"))
+    mixed = (await bench.ask("Analyze my AI costs")).final.content
+    assert "(1 of them could not be priced and is not in it)" in mixed.splitlines()[0]
+    assert when.startswith("**In few.csv, most requests come between 10:00 and 11:00 UTC.**")
+    assert "times the mean" not in when
+    assert "1 requests" not in content + when
+
+
+async def test_a_share_says_of_what(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    content = (await bench.ask("Analyze my AI costs")).final.content
+    content += (await bench.ask("When is our traffic highest?")).final.content
+    assert "| Cost | Share of cost |" in content
+    assert "| Requests | Share of requests |" in content
+    assert "| Share |" not in content

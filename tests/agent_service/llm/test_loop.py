@@ -34,6 +34,8 @@ WRITER: Final = Agent("writer", "Writer", "Writes.", "Write.", ("usage_summary",
 class OneModel:
     """Implements `ModelSource` with one model."""
 
+    names = ("one",)
+
     def __init__(self, model: Model) -> None:
         self._model = model
 

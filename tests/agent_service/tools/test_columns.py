@@ -123,6 +123,50 @@ async def test_what_counts_as_an_error(bench: DataBench, name: str, values: tupl
     assert part(result, "totals", "error_rate") == errors / 4
 
 
+@pytest.mark.parametrize(
+    ("words", "errors"),
+    [
+        (("no_error", "No errors", "without failures", "ok"), 0),
+        (("transferred", "deferred", "preferred", "ok"), 0),
+        (("ServerError", "err", "err_timeout", "failed"), 4),
+    ],
+)
+async def test_words_that_only_look_like_errors(bench: DataBench, words: tuple[str, ...], errors: int) -> None:
+    record = await bench.put("s.csv", table("status,input_tokens", *(f"{word},1" for word in words)))
+    result = await bench.result("usage_summary", dataset_id=record.file_id)
+    assert part(result, "totals", "errors") == errors
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "total"),
+    [
+        ("cost", ('"1,230"', '"2,345"', "5"), 3_580.0),
+        ("cost", ('"0,500"', '"1,250"', "2"), 3.75),
+        ("cost", ('"1,5"', '"2,25"', "3"), 6.75),
+        ("cost_cents", ("150", "0.5", "1"), 1.515),
+        ("costCents", ("150", "50", "100"), 3.0),
+    ],
+)
+async def test_forms_of_cost(bench: DataBench, name: str, values: tuple[str, ...], total: float) -> None:
+    record = await bench.put("c.csv", table(f"{name},a", *(f"{value},x" for value in values)))
+    result = await bench.result("cost_breakdown", dataset_id=record.file_id)
+    assert part(result, "total_cost_usd") == total
+
+
+async def test_commas_read_as_thousands_are_noted(bench: DataBench) -> None:
+    record = await bench.put("c.csv", table("cost,a", '"1,230",x', '"2,345",y'))
+    result = await bench.result("cost_breakdown", dataset_id=record.file_id)
+    assert "thousands" in str(part(result, "notes"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("cost_eur", "1.5"), ("requestCostGBP", "1.5"), ("cost", "€1.5")])
+async def test_no_other_currency_passes_for_dollars(bench: DataBench, name: str, value: str) -> None:
+    record = await bench.put("c.csv", table(f"{name},a", f"{value},x", f"{value},y"))
+    result = await bench.result("cost_breakdown", dataset_id=record.file_id)
+    assert part(result, "total_cost_usd") is None
+    assert any(name in str(entry["why_it_matters"]) for entry in items(result, "missing"))
+
+
 async def test_time_and_model_are_recognised_by_content_alone(bench: DataBench) -> None:
     record = await bench.put(
         "c.csv", table("foo,bar,baz", "2025-01-01T00:00:00Z,gpt-4o,7", "2025-01-02,claude-sonnet-4-5,8")

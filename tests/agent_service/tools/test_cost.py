@@ -78,6 +78,30 @@ async def test_cached_tokens_have_their_own_price() -> None:
     }
 
 
+async def test_a_stray_row_does_not_change_how_cached_tokens_are_counted() -> None:
+    good = ["2025-11-01T00:00:00Z,gpt-4o,1000,100,800"] * 50
+    async with DataBench() as bench:
+        await bench.put("a.csv", table(HEADER + ",cached_tokens", *good, "2025-11-01T00:00:00Z,gpt-4o,1000,100,1001"))
+        result = await bench.result("cost_breakdown")
+    # 50 times 200 tokens as input and 800 from the cache; the stray row has no input that is not from the cache.
+    cached = (50 * 800 + 1001) * Decimal("1.25") / 1_000_000
+    output = 51 * 100 * Decimal(10) / 1_000_000
+    assert part(result, "total_cost_usd") == usd(50 * 200 * Decimal("2.5") / 1_000_000 + cached + output)
+    assert part(result, "pricing", "cached_note") == (
+        "cached tokens are counted within the input tokens; 1 requests have more of them than input"
+    )
+
+
+async def test_a_filter_does_not_change_how_cached_tokens_are_counted() -> None:
+    lines = ["2025-11-01T00:00:00Z,gpt-4o,100,0,5000,chat"] * 9 + ["2025-11-01T00:00:00Z,gpt-4o,100,0,50,mail"]
+    async with DataBench() as bench:
+        await bench.put("a.csv", table(HEADER + ",cached_tokens,feature", *lines))
+        whole = await bench.result("cost_breakdown", group_by=["feature"])
+        mail = await bench.result("cost_breakdown", features=["mail"])
+    (of_mail,) = [entry for entry in items(whole, "groups") if entry["name"] == "mail"]
+    assert part(mail, "total_cost_usd") == of_mail["cost_usd"]
+
+
 async def test_cached_tokens_beside_the_input_are_noticed() -> None:
     async with DataBench() as bench:
         await bench.put("a.csv", table(HEADER + ",cached_tokens", "2025-11-01T00:00:00Z,gpt-4o,1000,0,1000000"))

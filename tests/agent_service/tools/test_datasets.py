@@ -7,7 +7,8 @@ import pytest
 
 from agent_service.engine.commands import Reference
 from agent_service.engine.tool import ToolError
-from agent_service.tools.datasets import format_of, resolve
+from agent_service.tools.analysis import MAX_NOTE_CHARACTERS
+from agent_service.tools.datasets import MAX_SKIPPED, SAMPLE_INSTEAD, format_of, resolve
 from tests.support.datasets import DataBench, context, items, part, table
 
 CONTENT = table("model,input_tokens", "gpt-4o,1")
@@ -118,3 +119,76 @@ async def test_listing() -> None:
     assert part(result, "not_shown") == 1
     assert part(result, "other_files", 0, "name") == "notes.pdf"
     assert part(result, "dataset", "name") == "d2.csv"
+
+
+BROKEN = b'{"model":"gpt-4o"}\n{oops}\n'
+TOOLS = ("usage_summary", "cost_breakdown", "latency_analysis", "usage_pattern", "describe_dataset", "query_dataset")
+
+
+def query(tool: str) -> dict[str, object]:
+    return {"sql": "SELECT * FROM data"} if tool == "query_dataset" else {}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_a_broken_upload_gives_way_to_the_newest_that_can_be_read(tool: str) -> None:
+    async with DataBench() as bench:
+        await bench.put("old.csv", CONTENT + b"x,1\n")
+        await bench.put("good.csv", CONTENT)
+        await bench.put("header.csv", b"model,input_tokens\n")
+        await bench.put("broken.jsonl", BROKEN)
+        result = await bench.result(tool, **query(tool))
+    # A query over no rows is an answer, not a failure.
+    readable = "header.csv" if tool == "query_dataset" else "good.csv"
+    assert part(result, "dataset", "name") == readable
+    assert part(result, "dataset", "chosen_because") == "it is your newest dataset that can be read"
+    note = str(part(result, "dataset", "note"))
+    assert note.startswith(
+        "broken.jsonl is newer, but cannot be read: broken.jsonl is not valid JSON: its last line (2)"
+    )
+    assert ("header.csv is newer, but cannot be read" in note) is (tool != "query_dataset")
+
+
+async def test_a_broken_dataset_that_was_asked_for_is_an_error() -> None:
+    async with DataBench() as bench:
+        await bench.put("good.csv", CONTENT)
+        broken = await bench.put("broken.jsonl", BROKEN)
+        with pytest.raises(ToolError, match="not valid JSON"):
+            await bench.call("usage_summary", dataset_id="broken.jsonl")
+        with pytest.raises(ToolError, match="not valid JSON"):
+            await bench.call("usage_summary", "see broken.jsonl")
+        with pytest.raises(ToolError, match="not valid JSON"):
+            await bench.call("usage_summary", "", (Reference(file_id=broken.file_id),))
+
+
+@pytest.mark.parametrize(("broken", "sample"), [(MAX_SKIPPED - 1, False), (MAX_SKIPPED, True)])
+async def test_the_sample_takes_the_place_of_many_broken_ones(broken: int, *, sample: bool) -> None:
+    async with DataBench() as bench:
+        await bench.put("good.csv", CONTENT)
+        for index in range(broken):
+            await bench.put(f"broken{index}.jsonl", BROKEN + f"{index}".encode())
+        dataset = part(await bench.result("usage_pattern"), "dataset")
+    assert part(dataset, "builtin_sample") is sample
+    because = str(part(dataset, "chosen_because"))
+    assert because == (SAMPLE_INSTEAD if sample else "it is your newest dataset that can be read")
+    assert len(str(part(dataset, "note"))) <= MAX_NOTE_CHARACTERS
+
+
+async def test_of_several_files_referred_to_the_first_is_analysed_and_that_is_said() -> None:
+    async with DataBench() as bench:
+        first = await bench.put("a.csv", CONTENT)
+        second = await bench.put("b.csv", CONTENT + b"x,1\n")
+        references = (Reference(file_id=first.file_id), Reference(file_id=second.file_id))
+        output = await bench.call("usage_summary", "Compare the two files", references)
+    assert part(output.result, "dataset", "name") == "a.csv"
+    note = str(part(output.result, "dataset", "note"))
+    assert (
+        note == "One dataset is analysed at a time: this is a.csv, the first of those that you refer to, without b.csv."
+    )
+
+
+async def test_summaries_count_one_as_one() -> None:
+    async with DataBench() as bench:
+        await bench.put("one.csv", table("timestamp,model,input_tokens,latency_ms", "2026-01-01,nobody-knows,1,5"))
+        summaries = [(await bench.call(tool, "", (), **query(tool))).summary for tool in TOOLS]
+    assert not [summary for summary in summaries if "1 requests" in summary or "1 rows" in summary]
+    assert any("1 request" in summary for summary in summaries)

@@ -169,6 +169,7 @@ async def test_ordinary_selects_work(bench: DataBench, sql: str) -> None:
         ("SELEC 1", "syntax error"),
         ("SELECT nothing FROM data", "nothing"),
         ("SELECT now()", "TIMESTAMP"),
+        ("SELECT * FROM good", r"Only the table data can be read, not 'good': write FROM data\."),
         ("SELECT CAST('x' AS INTEGER)", "Could not convert"),
     ],
 )

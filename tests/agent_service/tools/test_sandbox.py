@@ -108,6 +108,25 @@ async def test_an_idle_child_that_died_is_replaced_unnoticed(sandbox: Sandbox, p
     assert pid not in sandbox.pids
 
 
+async def test_a_child_whose_caller_leaves_while_it_forgets_the_file_is_let_go(sandbox: Sandbox, path: Path) -> None:
+    stopped = asyncio.Event()
+
+    async def work() -> None:
+        async with sandbox.session(path, "own.csv"):
+            os.kill(sandbox.pids[0], signal.SIGSTOP)  # it will never say that it has forgotten the file
+            stopped.set()
+
+    task = asyncio.create_task(work())
+    await stopped.wait()
+    for _ in range(10):  # until it waits for the child
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sandbox.pids == ()
+    assert await count(sandbox, path) == 2
+
+
 async def test_cancelling_frees_the_child_at_once(sandbox: Sandbox, path: Path) -> None:
     started = asyncio.Event()
 

@@ -15,6 +15,8 @@ const TOOL_STATUS = {
   outcome_unknown: "outcome unknown",
 };
 
+const TOOL_ICON = { success: "check", cancelled: "stop" }; // anything else went wrong
+
 /** `actions`: {decide(runId, approvalId, decision), download(artifact), picture(artifact)}. */
 export function stepsView(actions) {
   const node = el("ol", { class: "steps", "aria-label": "Steps", data: { testid: "steps" } });
@@ -170,14 +172,14 @@ function toolStep(step, actions) {
       current = next;
       const isRunning = next.status === "running";
       marker.replaceChildren(
-        isRunning ? el("span", { class: "spinner" }) : icon(next.status === "success" ? "check" : "alert"),
+        isRunning ? el("span", { class: "spinner" }) : icon(TOOL_ICON[next.status] ?? "alert"),
       );
       marker.title = TOOL_STATUS[next.status] ?? next.status;
       setText(time, toolTime(next));
       if (isRunning && next.time) time.dataset.since = next.time;
       else delete time.dataset.since;
       setText(summary, next.error || next.progress || next.summary);
-      summary.classList.toggle("is-error", next.error !== "");
+      summary.classList.toggle("is-error", next.error !== "" && next.status !== "cancelled");
       summary.hidden = summary.textContent === "";
       progress.hidden = !(isRunning && next.fraction > 0);
       progress.value = next.fraction;

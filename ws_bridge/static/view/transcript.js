@@ -14,7 +14,7 @@ const EXAMPLES = [
   ["Compare latency p95 by model", "Which model is slow, and for whom"],
 ];
 
-/** `root` is the scrolling element. `actions` as in turn.js, and reload(), ask(text), attach(). */
+/** `root` is the scrolling element. `actions` as in turn.js, and reload(), startNew(), ask(text), attach(). */
 export function transcriptView(root, actions) {
   const list = el("div", { class: "turns", data: { testid: "transcript" } });
   const empty = emptyNode(actions);
@@ -75,21 +75,32 @@ function noticeNodes(open, hasTurns, actions) {
       el("div", { class: "skeleton", "aria-label": "Loading the conversation" }, el("span"), el("span"), el("span")),
     ];
   }
+  if (open.status === "gone") {
+    return [
+      problemCard("This conversation is gone", open.error, {
+        text: "New conversation",
+        click: actions.startNew,
+      }),
+    ];
+  }
   if (open.status !== "failed") return [];
   return [
-    el(
-      "div",
-      { class: "card card-error", role: "alert" },
-      el("p", { class: "card-title" }, icon("alert"), "The conversation could not be loaded"),
-      el("p", { text: open.error }),
-      el(
-        "div",
-        { class: "card-actions" },
-        el("button", { type: "button", class: "button primary", text: "Try again", on: { click: actions.reload } }),
-      ),
-    ),
+    problemCard("The conversation could not be loaded", open.error, { text: "Try again", click: actions.reload }),
   ];
 }
+
+const problemCard = (title, text, { text: action, click }) =>
+  el(
+    "div",
+    { class: "card card-error", role: "alert" },
+    el("p", { class: "card-title" }, icon("alert"), title),
+    el("p", { text }),
+    el(
+      "div",
+      { class: "card-actions" },
+      el("button", { type: "button", class: "button primary", text: action, on: { click } }),
+    ),
+  );
 
 function emptyNode(actions) {
   const cards = EXAMPLES.map(([prompt, about]) =>

@@ -1,0 +1,356 @@
+"""The service's settings: every variable, its default, its edges, and what a person is told about a wrong one."""
+
+import stat
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from agent_service.settings import (
+    PREFIX,
+    Environment,
+    Settings,
+    SettingsError,
+    development_secret,
+    is_loopback,
+    load_settings,
+    split_address,
+)
+
+SECRET: Final = "s" * 32
+PRODUCTION: Final = {"APEX_ENVIRONMENT": "production", "APEX_JWT_SECRET": SECRET}
+JWKS: Final = {"APEX_JWKS_URL": "https://issuer.example.com/jwks.json", "APEX_JWT_ALGORITHMS": "RS256"}
+
+
+def problems(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what is wrong; nothing if the settings hold."""
+    try:
+        load_settings(environ)
+    except SettingsError as error:
+        return error.problems
+    return ()
+
+
+# ---- Defaults and edges ----
+
+
+DEFAULTS: Final = {
+    "ENVIRONMENT": Environment.DEVELOPMENT,
+    "DATA_DIR": Path("var"),
+    "DATABASE_URL": "",
+    "GRPC_ADDRESS": "127.0.0.1:50051",
+    "GRPC_TLS_CERT": None,
+    "GRPC_TLS_KEY": None,
+    "GRPC_TLS_CLIENT_CA": None,
+    "SERVICE_ADMIN_ADDRESS": "",
+    "JWT_SECRET": None,
+    "JWKS_URL": "",
+    "JWT_ISSUER": "apex",
+    "JWT_AUDIENCE": "apex",
+    "JWT_ALGORITHMS": "HS256",
+    "MODEL": "offline",
+    "MAX_MESSAGES_PER_MINUTE": 0,
+    "MAX_CONNECTIONS_PER_USER": 3,
+    "MAX_UPLOAD_BYTES": 64 * 1024 * 1024,
+    "MAX_CONCURRENT_AGENTS": 10,
+    "AGENT_EXECUTION_TIMEOUT_S": 30.0,
+    "RUN_TIMEOUT_S": 240.0,
+    "MAX_HISTORY_SIZE": 100,
+}
+
+
+def test_the_defaults_are_the_contracts() -> None:
+    settings = load_settings({})
+    assert {name.upper(): value for name, value in settings} == DEFAULTS
+    assert settings.is_embedded
+
+
+def test_an_empty_variable_is_one_that_is_not_set() -> None:
+    assert load_settings({f"{PREFIX}{name}": "" for name in DEFAULTS}) == Settings.model_validate({})
+
+
+def test_variables_of_others_are_ignored() -> None:
+    environ = {"APEX_HTTP_ADDRESS": "nonsense", "APEX_TOKEN": "x", "HOME": "/root", "MODEL": "no prefix"}
+    assert load_settings(environ) == Settings.model_validate({})
+
+
+@pytest.mark.parametrize(
+    ("environment", "messages"), [("test", 1000), ("development", 300), ("staging", 100), ("production", 30)]
+)
+def test_messages_per_minute_depend_on_the_environment(environment: str, messages: int) -> None:
+    environ = {"APEX_ENVIRONMENT": environment, "APEX_JWT_SECRET": SECRET}
+    assert load_settings(environ).messages_per_minute == messages
+    assert load_settings({**environ, "APEX_MAX_MESSAGES_PER_MINUTE": "7"}).messages_per_minute == 7
+
+
+RANGES: Final = [
+    ("MAX_MESSAGES_PER_MINUTE", 0, 100_000),
+    ("MAX_CONNECTIONS_PER_USER", 1, 1_000),
+    ("MAX_UPLOAD_BYTES", 1, 64 * 1024 * 1024),
+    ("MAX_CONCURRENT_AGENTS", 1, 1_000),
+    ("MAX_HISTORY_SIZE", 0, 100),
+]
+
+
+@pytest.mark.parametrize(("name", "least", "most"), RANGES)
+def test_a_number_holds_from_its_least_to_its_most(name: str, least: int, most: int) -> None:
+    for value in (least, most):
+        assert getattr(load_settings({f"APEX_{name}": str(value)}), name.lower()) == value
+    for value in (least - 1, most + 1):
+        (problem,) = problems({f"APEX_{name}": str(value)})
+        bound = f"greater than or equal to {least}" if value < least else f"less than or equal to {most}"
+        assert problem == f"APEX_{name}='{value}': must be {bound}"
+
+
+@pytest.mark.parametrize("value", ["", "ten", "1.5", "0x10", "1e3"])
+def test_a_count_is_a_whole_number(value: str) -> None:
+    found = problems({"APEX_MAX_CONCURRENT_AGENTS": value})
+    assert [text.startswith("APEX_MAX_CONCURRENT_AGENTS=") for text in found] == [True] * bool(value)
+
+
+@pytest.mark.parametrize("name", ["AGENT_EXECUTION_TIMEOUT_S", "RUN_TIMEOUT_S"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "86401", "soon"])
+def test_a_timeout_is_a_positive_finite_time(name: str, value: str) -> None:
+    (problem,) = problems({f"APEX_{name}": value})
+    assert problem.startswith(f"APEX_{name}={value!r}: must be ")
+
+
+def test_a_run_may_take_longer_than_a_step() -> None:
+    environ = {"APEX_AGENT_EXECUTION_TIMEOUT_S": "30"}
+    assert problems({**environ, "APEX_RUN_TIMEOUT_S": "30.001"}) == ()
+    (problem,) = problems({**environ, "APEX_RUN_TIMEOUT_S": "30"})
+    assert problem == (
+        "APEX_RUN_TIMEOUT_S=30: must be greater than APEX_AGENT_EXECUTION_TIMEOUT_S=30: a run has several steps"
+    )
+
+
+# ---- Addresses ----
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1", "127.0.0.1:", ":50051", "127.0.0.1:65536", "127.0.0.1:x", "50051"])
+@pytest.mark.parametrize("name", ["GRPC_ADDRESS", "SERVICE_ADMIN_ADDRESS"])
+def test_an_address_is_host_and_port(name: str, value: str) -> None:
+    assert problems({f"APEX_{name}": value}) == (
+        f"APEX_{name}={value!r}: must be host:port, for example 127.0.0.1:50051",
+    )
+
+
+def test_an_address_is_split() -> None:
+    assert split_address("127.0.0.1:0") == ("127.0.0.1", 0)
+    assert split_address("[::1]:65535") == ("::1", 65_535)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.8.8.8:1", True),
+        ("localhost:1", True),
+        ("[::1]:1", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("10.0.0.1:1", False),
+        ("localhost.example.com:1", False),
+    ],
+)
+@pytest.mark.parametrize("environment", ["test", "development"])
+@pytest.mark.parametrize("name", ["GRPC_ADDRESS", "SERVICE_ADMIN_ADDRESS"])
+def test_on_one_machine_only_loopback_is_listened_on(
+    name: str, environment: str, address: str, *, expected: bool
+) -> None:
+    found = problems({"APEX_ENVIRONMENT": environment, f"APEX_{name}": address})
+    assert is_loopback(address) is expected
+    where = f"must be a loopback address such as 127.0.0.1 in {environment}"
+    text = f"APEX_{name}={address!r}: {where}; set APEX_ENVIRONMENT=production to serve a network"
+    assert found == (() if expected else (text,))
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_a_network_is_served_in_staging_and_production(environment: str) -> None:
+    environ = {**PRODUCTION, "APEX_ENVIRONMENT": environment, "APEX_SERVICE_ADMIN_ADDRESS": "0.0.0.0:9000"}
+    assert load_settings({**environ, "APEX_GRPC_ADDRESS": "0.0.0.0:50051"}).grpc_address == "0.0.0.0:50051"
+
+
+# ---- Database, model, TLS ----
+
+
+@pytest.mark.parametrize(
+    ("url", "embedded"),
+    [("", True), ("sqlite+aiosqlite:///x.db", True), ("postgresql+asyncpg://postgres@127.0.0.1:5432/apex", False)],
+)
+def test_the_database_is_embedded_unless_it_is_a_server(url: str, *, embedded: bool) -> None:
+    assert load_settings({"APEX_DATABASE_URL": url}).is_embedded is embedded
+
+
+@pytest.mark.parametrize("url", ["postgres://localhost/apex", "mysql://localhost", "apex.db"])
+def test_another_kind_of_database_is_refused(url: str) -> None:
+    text = "must begin with postgresql+asyncpg:// or sqlite+aiosqlite://"
+    assert problems({"APEX_DATABASE_URL": url}) == (f"APEX_DATABASE_URL={url!r}: {text}",)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "openai:", ":gpt-4o", " "])
+def test_a_model_is_offline_or_a_providers(model: str) -> None:
+    text = "must be 'offline' or 'provider:name', for example openai:gpt-4o"
+    assert problems({"APEX_MODEL": model}) == (f"APEX_MODEL={model!r}: {text}",)
+    assert load_settings({"APEX_MODEL": "openai:gpt-4o"}).model == "openai:gpt-4o"
+
+
+def test_tls_needs_files_that_exist_and_belong_together(tmp_path: Path) -> None:
+    file = tmp_path / "some.pem"
+    file.touch()
+    cert, key, authority = (f"APEX_GRPC_TLS_{name}" for name in ("CERT", "KEY", "CLIENT_CA"))
+    assert problems({cert: str(file), key: str(file), authority: str(file)}) == ()
+    assert problems({cert: str(file)}) == (f"{cert} and {key} must be set together",)
+    assert problems({authority: str(file)}) == (f"{authority} needs {cert} and {key}",)
+    missing = str(tmp_path / "missing.pem")
+    assert problems({cert: str(file), key: missing}) == (f"{key}={missing!r}: must be a PEM file; there is none",)
+
+
+# ---- Tokens ----
+
+
+@pytest.mark.parametrize(("algorithm", "least"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
+def test_a_secret_is_as_long_as_the_digest(algorithm: str, least: int) -> None:
+    environ = {"APEX_JWT_ALGORITHMS": algorithm}
+    assert problems({**environ, "APEX_JWT_SECRET": "x" * least}) == ()
+    text = f"APEX_JWT_SECRET=(hidden): must be at least {least} bytes long for {algorithm}"
+    assert problems({**environ, "APEX_JWT_SECRET": "x" * (least - 1)}) == (text,)
+    # Bytes count, not characters.
+    assert problems({**environ, "APEX_JWT_SECRET": "ü" * (least // 2)}) == ()
+
+
+@pytest.mark.parametrize("algorithms", ["none", "HS1", "RS256", "HS256,HS512", ","])
+def test_a_secret_signs_with_one_known_algorithm(algorithms: str) -> None:
+    expected = f"APEX_JWT_ALGORITHMS={algorithms!r}: must be one of HS256, HS384, HS512 with a secret"
+    assert problems({"APEX_JWT_ALGORITHMS": algorithms}) == (expected,)
+
+
+def test_an_issuers_keys_take_the_place_of_the_secret() -> None:
+    settings = load_settings({**JWKS, "APEX_ENVIRONMENT": "production", "APEX_JWT_ALGORITHMS": "RS256, ES256"})
+    assert settings.algorithms == ("RS256", "ES256")
+    assert problems({**JWKS, "APEX_JWT_SECRET": SECRET}) == (
+        "APEX_JWT_SECRET and APEX_JWKS_URL exclude each other: set one of them",
+    )
+
+
+@pytest.mark.parametrize("algorithms", ["", "HS256", "RS256,none", ","])
+def test_an_issuers_keys_are_never_used_as_secrets(algorithms: str) -> None:
+    (problem,) = problems({**JWKS, "APEX_JWT_ALGORITHMS": algorithms})
+    assert problem.startswith(f"APEX_JWT_ALGORITHMS={algorithms or 'HS256'!r}: must name")
+
+
+@pytest.mark.parametrize("url", ["issuer.example.com", "file:///etc/passwd", "https://", "ftp://issuer.example.com"])
+def test_an_issuers_keys_are_fetched_over_http(url: str) -> None:
+    text = "must be a URL such as https://issuer.example.com/.well-known/jwks.json"
+    assert problems({**JWKS, "APEX_JWKS_URL": url}) == (f"APEX_JWKS_URL={url!r}: {text}",)
+
+
+def test_an_issuers_keys_are_not_fetched_in_the_clear_in_production() -> None:
+    environ = {**JWKS, "APEX_JWKS_URL": "http://127.0.0.1/jwks.json"}
+    assert problems(environ) == ()
+    assert problems({**environ, "APEX_ENVIRONMENT": "production"}) == (
+        "APEX_JWKS_URL='http://127.0.0.1/jwks.json': must begin with https:// in production",
+    )
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_development_secrets_end_with_development(environment: str) -> None:
+    expected = f"APEX_JWT_SECRET or APEX_JWKS_URL must be set in {environment}"
+    assert problems({"APEX_ENVIRONMENT": environment}) == (expected,)
+    assert not Environment(environment).is_local
+
+
+# ---- What a person is told ----
+
+
+def test_every_problem_is_told_at_once() -> None:
+    found = problems(
+        {
+            "APEX_ENVIRONMENT": "prod",
+            "APEX_GRPC_ADDRESS": "nowhere",
+            "APEX_JWT_SECRET": "too short",
+            "APEX_MAX_CONCURRENT_AGENTS": "none",
+            "APEX_RUN_TIMEOUT_S": "1",
+            "APEX_AGENT_EXECUTION_TIMEOUT_S": "2",
+            "APEX_GRPC_TLS_CLIENT_CA": __file__,
+        }
+    )
+    assert [text.partition(":")[0].partition(" needs")[0] for text in found] == [
+        "APEX_ENVIRONMENT='prod'",
+        "APEX_GRPC_ADDRESS='nowhere'",
+        "APEX_MAX_CONCURRENT_AGENTS='none'",
+        "APEX_RUN_TIMEOUT_S=1",
+        "APEX_GRPC_TLS_CLIENT_CA",
+    ]
+    assert found[0].endswith("must be 'test', 'development', 'staging' or 'production'")
+    assert found[2].endswith("must be a valid integer, unable to parse string as an integer")
+
+
+def test_a_wrong_setting_brings_no_second_problem_along() -> None:
+    # Neither "must be set" for the algorithm that is wrong, nor "must be greater" for a time that is none.
+    assert len(problems({**PRODUCTION, "APEX_JWKS_URL": "x", "APEX_AGENT_EXECUTION_TIMEOUT_S": "x"})) == 2
+    assert len(problems({"APEX_RUN_TIMEOUT_S": "20", "APEX_AGENT_EXECUTION_TIMEOUT_S": "ten"})) == 1
+
+
+def test_secrets_are_hidden() -> None:
+    secret, password = "hunter2hunter2", "s3cret"
+    environ = {"APEX_JWT_SECRET": secret, "APEX_DATABASE_URL": f"mysql://ann:{password}@db:1/x"}
+    text = "\n".join(problems(environ))
+    assert secret not in text
+    assert password not in text
+    assert "'mysql://ann:(hidden)@db:1/x'" in text
+    assert secret not in repr(load_settings({"APEX_JWT_SECRET": secret * 4}))
+
+
+def test_the_error_is_fit_to_be_printed() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"APEX_ENVIRONMENT": "production", "APEX_MAX_HISTORY_SIZE": "101"})
+    assert str(caught.value).splitlines() == [
+        "The settings are wrong:",
+        "  APEX_MAX_HISTORY_SIZE='101': must be less than or equal to 100",
+        "  APEX_JWT_SECRET or APEX_JWKS_URL must be set in production",
+    ]
+    assert caught.value.exit_code == 2
+
+
+# ---- --env-file ----
+
+
+def test_the_environment_stands_above_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "apex.env"
+    file.write_text('# ours\nAPEX_JWT_ISSUER="a b"\nexport APEX_MAX_HISTORY_SIZE=5\nAPEX_MODEL\nOTHER=x\n')
+    settings = load_settings({"APEX_MAX_HISTORY_SIZE": "6"}, file)
+    assert (settings.jwt_issuer, settings.max_history_size, settings.model) == ("a b", 6, "offline")
+
+
+def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="No such file or directory"):
+        load_settings({}, tmp_path / "missing.env")
+    with pytest.raises(SettingsError, match="Is a directory"):
+        load_settings({}, tmp_path)
+    binary = tmp_path / "binary.env"
+    binary.write_bytes(b"APEX_MODEL=\xff\xfe")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        load_settings({}, binary)
+
+
+# ---- The development secret ----
+
+
+def test_the_development_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    secret = development_secret(folder)
+    assert len(secret) >= 64
+    assert development_secret(folder) == secret
+    assert development_secret(tmp_path / "other") != secret
+    (file,) = folder.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_racing_starts_get_one_development_secret(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(development_secret, [tmp_path] * 32))) == 1
+    assert len(list(tmp_path.iterdir())) == 1
