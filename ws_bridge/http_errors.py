@@ -71,7 +71,7 @@ def add_error_handlers(app: FastAPI, new_id: Callable[[], str]) -> None:
         logger.error("A request failed (error_id %s).", error_id, exc_info=error)
         return error_response(_defect(error), error_id)
 
-    def unwritable(_: Request, error: Exception) -> Response:
+    def unwritable(_: Request, __: Exception) -> Response:
         return error_response(MALFORMED, new_id())
 
     app.add_exception_handler(RefusedError, refused)
