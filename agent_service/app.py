@@ -53,6 +53,9 @@ DRAIN_GRACE_MS: Final = 10_000
 CLOSE_GRACE_S: Final = 5
 """How long calls may take to end after that."""
 
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long one thread may keep the others from running Python."""
+
 STOP_LIMIT_S: Final = 28
 """After SIGTERM the process is gone within this time, whatever hangs."""
 
@@ -201,6 +204,9 @@ async def _admin(settings: Settings, metrics: CollectorRegistry, storage: Storag
 def run(settings: Settings) -> None:
     """Run the service in this process until it is told to stop. Raises `StartError`."""
     os.umask(0o077)  # what is written holds people's messages and data
+    # SQLite commits in a thread of its own, and every event waits for a commit: with the default of 5 ms that thread
+    # waits many times as long for its turn as the commit takes.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logs()
     uvloop.run(serve(settings))
 

@@ -26,6 +26,9 @@ from ws_bridge.wire.server_frames import frame_json
 
 logger = logging.getLogger(__name__)
 
+MAX_WRITE_BYTES: Final = 64 * 1024
+"""Of one write to a socket; a larger frame goes alone."""
+
 FLUSH_GRACE_S: Final = 5.0
 """How long a closing socket may take to read what is queued, in seconds; then it is aborted."""
 
@@ -140,9 +143,9 @@ class Endpoint:
 
     async def _write(self) -> None:
         try:
-            while (data := await self._outbox.take()) is not None:
-                await self._line.send(data)
-                self._shared.metrics.sent.inc()
+            while frames := await self._outbox.take(MAX_WRITE_BYTES):
+                await self._line.send(frames)
+                self._shared.metrics.sent.inc(len(frames))
         except LineLostError:
             return
         if self._close is not None:

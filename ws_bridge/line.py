@@ -7,7 +7,7 @@ free a peer that does not read.
 
 import socket
 from asyncio import BaseTransport
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -50,8 +50,8 @@ class Line:
         """The peer's address, without the port."""
         return self._protocol.client[0] if self._protocol.client else ""
 
-    async def send(self, data: bytes) -> None:
-        """Send a text frame. Waits while the peer does not read.
+    async def send(self, frames: Sequence[bytes]) -> None:
+        """Send text frames with one write. Waits while the peer does not read.
 
         Raises:
             LineLostError: the peer is gone, or we have closed.
@@ -61,7 +61,8 @@ class Line:
         if self._ended():
             raise LineLostError
         try:
-            protocol.conn.send_text(data)
+            for data in frames:
+                protocol.conn.send_text(data)
         except InvalidState as error:
             raise LineLostError from error
         self._flush()

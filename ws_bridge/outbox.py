@@ -42,13 +42,17 @@ class Outbox:
         self._ended = True
         self._wakeup.set()
 
-    async def take(self) -> bytes | None:
-        """Return the next frame; None at the end."""
+    async def take(self, max_bytes: int) -> list[bytes]:
+        """Return what waits, in order: at least one frame, more while they fit into `max_bytes`; none at the end."""
         while not self._frames:
             if self._ended:
-                return None
+                return []
             self._wakeup.clear()
             await self._wakeup.wait()
-        data = self._frames.popleft()
-        self._bytes -= len(data)
-        return data
+        taken = [self._frames.popleft()]
+        size = len(taken[0])
+        while self._frames and size + len(self._frames[0]) <= max_bytes:
+            taken.append(self._frames.popleft())
+            size += len(taken[-1])
+        self._bytes -= size
+        return taken

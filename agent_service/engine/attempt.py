@@ -228,12 +228,6 @@ class Attempts:
         if run.attempt > 1:
             emitter.resume()
         command = self.codec.decode_command(run.request)
-        checkpoint = await self.storage.events.checkpoint(run.run_id)
-        if checkpoint is not None and checkpoint.version != CHECKPOINT_VERSION:
-            checkpoint = None
-        history = await self.storage.threads.history(
-            run.user_id, run.thread_id, before_position=run.position, limit=self.max_history
-        )
         dispatcher = Dispatcher(
             run=run,
             command=command,
@@ -247,12 +241,27 @@ class Attempts:
         return Work(
             run=run,
             command=command,
-            history=[HistoryMessage(message.role, message.content) for message in history],
+            history=await self._history(run),
             emitter=emitter,
             dispatcher=dispatcher,
-            checkpoint=None if checkpoint is None else checkpoint.data,
+            checkpoint=await self._checkpoint(run),
             message_id=emitter.state.message_id or self.ids.new(),
         )
+
+    async def _history(self, run: RunRecord) -> list[HistoryMessage]:
+        if run.position == 1:
+            return []  # nothing comes before a thread's first run
+        messages = await self.storage.threads.history(
+            run.user_id, run.thread_id, before_position=run.position, limit=self.max_history
+        )
+        return [HistoryMessage(message.role, message.content) for message in messages]
+
+    async def _checkpoint(self, run: RunRecord) -> bytes | None:
+        if run.attempt == 1:
+            return None  # nobody has worked on it yet
+        checkpoint = await self.storage.events.checkpoint(run.run_id)
+        usable = checkpoint is not None and checkpoint.version == CHECKPOINT_VERSION
+        return checkpoint.data if checkpoint is not None and usable else None
 
     def _message(self, run: RunRecord, final: FinalResponse) -> MessageRecord:
         return MessageRecord(

@@ -93,7 +93,7 @@ def test_on_a_small_terminal_the_answer_grows_in_place_and_stays_whole(apex: Dep
     assert shown_again
     redrawn = [len(ups) // len("\x1b[1A") for ups in re.findall(r"(?:\x1b\[1A)+", written.replace("\x1b[2K", ""))]
     assert 0 < max(redrawn) < 12, "what has left the screen cannot be redrawn"
-    assert [whole.count(text) for text in ("The numbers", "Cost by model", "By feature", "built-in sample")] == [1] * 4
+    assert [whole.count(text) for text in ("The numbers", "Cost by model", "By feature", "Upload a log")] == [1] * 4
 
 
 def test_chat_without_a_token_signs_in_for_development(apex: Deployment) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 
 import pytest
 
@@ -40,8 +40,8 @@ class RecordedLine(Line):
         self.sent: list[bytes] = []
         self.closed: list[CloseCode] = []
 
-    async def send(self, data: bytes) -> None:
-        self.sent.append(data)
+    async def send(self, frames: Sequence[bytes]) -> None:
+        self.sent += frames
 
     def close(self, code: CloseCode, reason: str) -> None:
         assert reason

@@ -72,16 +72,24 @@ async def test_an_outbox_is_bounded_in_frames_and_bytes() -> None:
     assert [frames.put(b"x") for _ in range(3)] == [True, True, False]
     data = Outbox(OutboxLimits(max_frames=100, max_bytes=10))
     assert [data.put(b"x" * 5), data.put(b"x" * 5), data.put(b"x")] == [True, True, False]
-    assert await data.take() == b"xxxxx"
+    assert await data.take(1) == [b"xxxxx"]
     assert data.put(b"x" * 5)
     assert not data.put(b"x")
+
+
+async def test_an_outbox_gives_as_much_at_once_as_fits() -> None:
+    outbox = Outbox(OutboxLimits())
+    for data in (b"11111", b"22222", b"3"):
+        outbox.put(data)
+    assert await outbox.take(10) == [b"11111", b"22222"]
+    assert await outbox.take(10) == [b"3"]
 
 
 async def test_a_frame_larger_than_the_outbox_passes_alone() -> None:
     outbox = Outbox(OutboxLimits(max_frames=2, max_bytes=10))
     assert outbox.put(b"x" * 11)
     assert not outbox.put(b"x")
-    assert await outbox.take() == b"x" * 11
+    assert await outbox.take(1) == [b"x" * 11]
 
 
 async def test_an_ended_outbox_gives_what_it_has_or_drops_it() -> None:
@@ -91,8 +99,8 @@ async def test_an_ended_outbox_gives_what_it_has_or_drops_it() -> None:
     kept.end()
     dropped.end(drop=True)
     assert kept.put(b"late")
-    assert [await kept.take(), await kept.take()] == [b"x", None]
-    assert await dropped.take() is None
+    assert [await kept.take(9), await kept.take(9)] == [[b"x"], []]
+    assert await dropped.take(9) == []
 
 
 def test_sockets_without_a_sign_in_are_bounded() -> None:
