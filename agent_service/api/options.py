@@ -6,6 +6,9 @@ from typing import Final
 DEFAULT_MAX_UPLOAD_BYTES: Final = 64 * 1024 * 1024
 """The contract's limit; settings may only lower it."""
 
+MAX_CALLS_AT_ONCE: Final = 4_096
+"""Of all callers together, streams included; one more is RESOURCE_EXHAUSTED."""
+
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
@@ -35,4 +38,5 @@ class ApiOptions:
     max_messages_per_minute: int = 30
     max_connections_per_user: int = 3
     max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
+    max_calls_at_once: int = MAX_CALLS_AT_ONCE
     deadlines: Deadlines = Deadlines()

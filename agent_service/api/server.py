@@ -34,9 +34,6 @@ from generated.apex.agent.v1 import agent_pb2 as pb
 MAX_RECEIVE_BYTES: Final = 1024 * 1024
 """Of one request message; the largest are pieces of uploads with 256 KiB."""
 
-MAX_CALLS_AT_ONCE: Final = 4_096
-"""Of all callers together, streams included; one more is RESOURCE_EXHAUSTED."""
-
 MAX_METADATA_BYTES: Final = 16 * 1024
 """Of a call's metadata: a token of 8 KiB fits."""
 
@@ -88,7 +85,7 @@ class ApiServer:
         metrics: CollectorRegistry,
     ) -> None:
         self._options = options
-        self._server = grpc.aio.server(options=CHANNEL_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS_AT_ONCE)
+        self._server = grpc.aio.server(options=CHANNEL_OPTIONS, maximum_concurrent_rpcs=options.max_calls_at_once)
         self._health = health.aio.HealthServicer()
         self._lifetimes = Lifetimes(engine.clock)
         self._logger = structlog.get_logger("apex.grpc")

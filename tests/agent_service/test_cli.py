@@ -35,6 +35,12 @@ def apex(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     deployment.service.terminate()
 
 
+def test_what_the_service_writes_is_for_its_owner_only(apex: Deployment) -> None:
+    written = [path for path in apex.data_dir.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".db" for path in written)
+    assert [path.name for path in written if path.stat().st_mode & 0o077] == []
+
+
 def ask(apex: Deployment, user: str, *arguments: str) -> Finished:
     """Run a command of the terminal client as a user."""
     return run_apex(*arguments, APEX_AGENT_TARGET=apex.grpc_target, APEX_TOKEN=apex.token(user))

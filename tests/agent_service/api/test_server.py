@@ -134,6 +134,26 @@ async def test_a_call_that_takes_too_long_is_stopped() -> None:
             await upload
 
 
+async def test_so_many_calls_are_open_at_once_and_one_more_is_refused() -> None:
+    async with open_face(ApiOptions("127.0.0.1:0", max_calls_at_once=2)) as face:
+        accepted = await face.agents.StartRun(
+            pb.StartRunRequest(run=pb.RunAgentRequest(content="hello")), metadata=signed_in()
+        )
+        request = pb.WatchRunRequest(run_id=accepted.run_id)
+        watches = [face.agents.WatchRun(request, metadata=signed_in()) for _ in range(2)]
+        try:
+            for watch in watches:
+                event = await watch.read()  # both are served, and stay open
+                assert isinstance(event, pb.AgentEvent)
+                assert event.seq == 1
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await face.threads.ListThreads(pb.ListThreadsRequest(), metadata=signed_in())
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        finally:
+            for watch in watches:
+                watch.cancel()
+
+
 async def test_no_log_line_holds_a_token_or_a_text(face: Face) -> None:
     token = make_token()
     metadata = (("authorization", f"Bearer {token}"),)
