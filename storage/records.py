@@ -141,12 +141,14 @@ class NewRun:
 class Accepted:
     """The outcome of acceptance. `events` are the saved first events (empty when the run already existed).
 
+    `thread` is the run's thread as it now is; None when the run already existed.
     `interrupted` are the thread's other open runs whose cancellation was requested in the same transaction.
     """
 
     run: RunRecord
     already_existed: bool
     thread_created: bool = False
+    thread: ThreadRecord | None = None
     events: Sequence[StoredEvent] = ()
     interrupted: Sequence[RunRecord] = ()
 
