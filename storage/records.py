@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+import msgspec
+
 T = TypeVar("T")
 
 
@@ -100,8 +102,7 @@ class RunRecord:
     error_reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(msgspec.Struct, frozen=True, gc=False):
     """One committed event: `data` is the encoded contract event, the same bytes for every reader for ever."""
 
     run_id: str

@@ -15,8 +15,13 @@ LOW_BITS: Final = 0x7F
 """What one byte of a varint carries; the high bit says that more follow."""
 
 
+_SMALL: Final = tuple(bytes((number,)) for number in range(LOW_BITS + 1))
+
+
 def varint(number: int) -> bytes:
     """Return a number as protobuf writes it."""
+    if number <= LOW_BITS:
+        return _SMALL[number]
     encoded = bytearray()
     while number > LOW_BITS:
         encoded.append(number & LOW_BITS | (LOW_BITS + 1))
@@ -25,12 +30,18 @@ def varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _tag(field_number: int) -> bytes:
-    return varint(field_number << 3 | LENGTH_DELIMITED)
+def tag(field_number: int, wire_type: int = LENGTH_DELIMITED) -> bytes:
+    """Return what stands before a field's value."""
+    return varint(field_number << 3 | wire_type)
 
 
-_ITEM_TAG: Final = _tag(pb.AttachResponse.ITEMS_FIELD_NUMBER)
-_EVENT_TAG: Final = _tag(pb.AttachResponse.Item.EVENT_FIELD_NUMBER)
+def bytes_field(field_tag: bytes, value: bytes) -> bytes:
+    """Return a string, bytes or message as a field that has this `tag`."""
+    return b"".join((field_tag, varint(len(value)), value))
+
+
+_ITEM_TAG: Final = tag(pb.AttachResponse.ITEMS_FIELD_NUMBER)
+_EVENT_TAG: Final = tag(pb.AttachResponse.Item.EVENT_FIELD_NUMBER)
 
 
 def item_frame(item: pb.AttachResponse.Item) -> bytes:
@@ -47,5 +58,5 @@ class EventFramer:
 
     def frame(self, event: bytes) -> bytes:
         """Return a committed event as a part of a response."""
-        body = self._head + varint(len(event))
-        return b"".join((_ITEM_TAG, varint(len(body) + len(event)), body, event))
+        size = varint(len(event))
+        return b"".join((_ITEM_TAG, varint(len(self._head) + len(size) + len(event)), self._head, size, event))

@@ -14,6 +14,7 @@ from typing import Final, Self
 
 import structlog
 
+from agent_service.engine.beginnings import Beginnings
 from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.errors import ApexError, ErrorReason
 from agent_service.engine.translation import translated
@@ -238,6 +239,7 @@ class Broadcast:
         self._runs = runs
         self._poll_interval_ms = poll_interval_ms
         self._watches: dict[str, set[Watch]] = {}
+        self._beginnings = Beginnings()
         self._subscribers: dict[str, set[ThreadChanges]] = {}
         self._poll_task: asyncio.Task[None] | None = None
         self._logger = structlog.get_logger("apex.broadcast")
@@ -264,6 +266,10 @@ class Broadcast:
         """
         watch = Watch(self, self._log, user.user_id, run_id, after_seq)
         self._watches.setdefault(run_id, set()).add(watch)
+        beginning = self._beginnings.find(user.user_id, run_id)
+        if after_seq < len(beginning):
+            watch.push(beginning[after_seq:])
+            return watch
         try:
             with translated():
                 run = await self._runs.get(user.user_id, run_id)
@@ -279,8 +285,17 @@ class Broadcast:
             watch.end_at(run.last_seq)
         return watch
 
+    def begin(self, user_id: str, run_id: str, events: Sequence[StoredEvent]) -> None:
+        """Take the first events of a run that was just accepted."""
+        self._beginnings.begin(user_id, run_id, events)
+
+    def beginning(self, user_id: str, run_id: str) -> Sequence[StoredEvent]:
+        """Return the committed events of a run from seq 1 on, as far as they are at hand: perhaps none."""
+        return self._beginnings.find(user_id, run_id)
+
     def publish(self, run_id: str, events: Sequence[StoredEvent]) -> None:
         """Give committed events to the run's watchers."""
+        self._beginnings.extend(run_id, events)
         for watch in tuple(self._watches.get(run_id, ())):
             watch.push(events)
 
@@ -304,6 +319,7 @@ class Broadcast:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._poll_interval_ms / 1000)
+            self._beginnings.tick()
             if not self._watches:
                 continue
             try:

@@ -190,6 +190,7 @@ class Workshop:
         attempts = Attempts(
             storage=self.storage,
             journal=self.journal,
+            broadcast=self.broadcast,
             supervisor=self.supervisor,
             tools=registry.tools,
             limits=self.limits,
