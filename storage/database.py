@@ -2,8 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -21,6 +20,7 @@ from storage.postgres_transactor import ConnectionHook, PostgresTransactor
 from storage.prepared import Prepared, Statement, Transaction
 from storage.schema import REVISION
 from storage.sqlite_transactor import SqliteTransactor
+from storage.writers_turn import WritersTurn
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ SQLITE_READERS = 4
 POSTGRES_READERS = 5
 POSTGRES_WRITERS = 5
 POSTGRES_TRANSACTORS = 5
+#: Those that large writes, the content of files, go through.
+POSTGRES_BULK_WRITERS = 2
 #: How long a transaction waits for a connection, and a connection for the server.
 POOL_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
@@ -62,32 +64,15 @@ class Transactor(Protocol):
     """Runs the short transactions that every run passes through."""
 
     async def run(self, make: Callable[[], Transaction[T]]) -> T:
-        """Run what `make` gives and return its result. Raises what it raises, and `StorageUnavailableError`."""
+        """Run what `make` gives and return its result. A cancelled caller abandons the result, not the transaction.
+
+        Raises what the transaction raises, and `StorageUnavailableError`.
+        """
         ...
 
     async def close(self) -> None:
         """Finish what was asked for, and close the connections."""
         ...
-
-
-class WritersTurn:
-    """Whose turn it is to write to a database that has one writer; in order of arrival."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-
-    @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[None]:
-        """Hold the turn. Raises `StorageUnavailableError` when it does not come within `POOL_TIMEOUT_S`."""
-        try:
-            async with asyncio.timeout(POOL_TIMEOUT_S):
-                await self._lock.acquire()
-        except TimeoutError:
-            raise StorageUnavailableError("the database is busy with another transaction") from None
-        try:
-            yield
-        finally:
-            self._lock.release()
 
 
 class Database:
@@ -106,12 +91,15 @@ class Database:
         reader: AsyncEngine,
         writer: AsyncEngine,
         transactor: Transactor,
+        *,
         turn: WritersTurn | None = None,
+        bulk_writer: AsyncEngine | None = None,
     ) -> None:
-        """`turn`: held by each `write`, where the database has one writer."""
+        """`turn`: held by each `write`, where the database has one writer. `bulk_writer`: for writes that take long."""
         self.dialect = dialect
         self._reader = reader
         self._writer = writer
+        self._bulk_writer = bulk_writer or writer
         self._transactor = transactor
         self._turn = turn
         self._working: set[asyncio.Task[object]] = set()
@@ -125,13 +113,17 @@ class Database:
         """
         return await self.finish(self._repeatable(lambda: self._read(work)))
 
-    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]], *, is_bulk: bool = False) -> T:
         """Run `work` in one transaction, and commit it unless it raises. `work` may be called a second time.
+
+        `is_bulk`: it takes long, so that it must not keep a connection from others.
 
         Raises:
             StorageUnavailableError: nothing was committed, or `outcome_unknown`.
         """
-        return await self.finish(self._repeatable(lambda: self._write(work)))
+        return await self.finish(
+            self._repeatable(lambda: self._write(work, self._bulk_writer if is_bulk else self._writer))
+        )
 
     async def transact(self, make: Callable[[], Transaction[T]]) -> T:
         """Run a transaction of prepared statements; commit it unless it raises. `make` may be called a second time.
@@ -139,7 +131,8 @@ class Database:
         Raises:
             StorageUnavailableError: nothing was committed, or `outcome_unknown`.
         """
-        return await self.finish(self._repeatable(lambda: self._transactor.run(make)))
+        self._refuse_if_closed()
+        return await self._transactor.run(make)
 
     def prepare(self, statement: Statement) -> Prepared:
         """Compile a statement for `transact`."""
@@ -151,9 +144,11 @@ class Database:
         Raises:
             StorageUnavailableError: the database is closed. What began before may go on to begin more.
         """
-        if self._closed and asyncio.current_task() not in self._working:
+        try:
+            self._refuse_if_closed()
+        except StorageUnavailableError:
             work.close()
-            raise StorageUnavailableError("the storage is closed")
+            raise
         task = asyncio.create_task(work)
         self._working.add(task)
         task.add_done_callback(self._forget)
@@ -172,6 +167,11 @@ class Database:
             await self._transactor.close()
         await self._reader.dispose()
         await self._writer.dispose()
+        await self._bulk_writer.dispose()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed and asyncio.current_task() not in self._working:
+            raise StorageUnavailableError("the storage is closed")
 
     async def _repeatable(self, attempt: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -189,16 +189,16 @@ class Database:
         except (SQLAlchemyError, OSError) as error:
             raise unavailable(error) from error
 
-    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]], writer: AsyncEngine) -> T:
         if self._turn is None:
-            return await self._write_now(work)
+            return await self._write_now(work, writer)
         async with self._turn():
-            return await self._write_now(work)
+            return await self._write_now(work, writer)
 
-    async def _write_now(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _write_now(self, work: Callable[[AsyncConnection], Awaitable[T]], writer: AsyncEngine) -> T:
         commit_sent = False
         try:
-            async with self._writer.connect() as connection:
+            async with writer.connect() as connection:
                 result = await work(connection)
                 commit_sent = True
                 await _commit(connection)
@@ -281,7 +281,13 @@ def _open_postgres(url: URL) -> Database:
             **address, **arguments, min_size=1, max_size=POSTGRES_TRANSACTORS, init=init, reset=reset
         )
 
-    return Database(PostgresDialect(), reader, writer, PostgresTransactor(make_pool, POOL_TIMEOUT_S))
+    return Database(
+        PostgresDialect(),
+        reader,
+        writer,
+        PostgresTransactor(make_pool, POOL_TIMEOUT_S),
+        bulk_writer=engine(POSTGRES_BULK_WRITERS, autocommit=False),
+    )
 
 
 def _open_sqlite(url: URL, connection_class: type[sqlite3.Connection]) -> Database:
@@ -311,13 +317,13 @@ def _open_sqlite(url: URL, connection_class: type[sqlite3.Connection]) -> Databa
         _prepare_sqlite(connection, read_only=False)
         return connection
 
-    turn = WritersTurn()
+    turn = WritersTurn(POOL_TIMEOUT_S)
     return Database(
         SqliteDialect(),
         engine(SQLITE_READERS, read_only=True),
         engine(1, read_only=False),
         SqliteTransactor(connect, turn),
-        turn,
+        turn=turn,
     )
 
 

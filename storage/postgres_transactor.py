@@ -48,9 +48,38 @@ class PostgresTransactor:
         self._acquire_timeout_s = acquire_timeout_s
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self._working: set[asyncio.Task[Any]] = set()
 
     async def run(self, make: Callable[[], Transaction[T]]) -> T:
-        """Run a transaction and return its result. Raises what it raises, and `StorageUnavailableError`."""
+        """Run a transaction and return its result. A cancelled caller abandons the result, not the transaction.
+
+        Raises what the transaction raises, and `StorageUnavailableError`.
+        """
+        task = asyncio.create_task(self._run_repeatably(make), name="postgres-transaction")
+        self._working.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Close the connections, after everything that was asked for is done. Nothing may be asked for later."""
+        while self._working:
+            await asyncio.wait(self._working)
+        if self._pool is not None:
+            await self._pool.close()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._working.discard(task)
+        if not task.cancelled():
+            task.exception()  # a cancelled caller will not ask
+
+    async def _run_repeatably(self, make: Callable[[], Transaction[T]]) -> T:
+        try:
+            return await self._run(make)
+        except DoAgainError:
+            # A pooled connection that died since its last use, or a deadlock: nothing was done yet.
+            return await self._run(make)
+
+    async def _run(self, make: Callable[[], Transaction[T]]) -> T:
         try:
             pool = self._pool or await self._open()
             connection = await pool.acquire(timeout=self._acquire_timeout_s)
@@ -60,11 +89,6 @@ class PostgresTransactor:
             return await self._play(connection, make())
         finally:
             await pool.release(connection)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._pool is not None:
-            await self._pool.close()
 
     async def _open(self) -> asyncpg.Pool:
         async with self._opening:

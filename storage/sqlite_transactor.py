@@ -2,15 +2,16 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Final, TypeAlias, TypeVar
 
 from storage.errors import StorageUnavailableError
 from storage.failures import SQLITE_DEFECTS, unavailable
 from storage.prepared import Transaction
+from storage.writers_turn import WritersTurn
 
 T = TypeVar("T")
 
@@ -31,57 +32,111 @@ class _Failed:
     error: Exception
 
 
+_Asked: TypeAlias = tuple[Make, asyncio.Future[Any]]
+_Outcomes: TypeAlias = Sequence[_Done | _Failed]
+
+
 class SqliteTransactor:
     """Runs transactions in order of arrival. A COMMIT costs a flush to the disk: those that wait share one.
 
     Each is in a savepoint of its own, so that one that fails takes no other with it; nobody learns of an outcome before
-    the COMMIT. `turn` keeps writers of other connections out.
+    the COMMIT. `turn` keeps writers of other connections out. To be used from one event loop.
     """
 
-    def __init__(self, connect: Connect, turn: Callable[[], AbstractAsyncContextManager[None]]) -> None:
-        self._connect = connect
+    def __init__(self, connect: Connect, turn: WritersTurn) -> None:
         self._turn = turn
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
-        self._connection: sqlite3.Connection | None = None
-        self._waiting: list[tuple[Make, asyncio.Future[Any]]] = []
-        self._pump: asyncio.Task[None] | None = None
+        self._writer = _Writer(connect)
+        self._waiting: list[_Asked] = []
+        self._batch: list[_Asked] = []
+        self._is_at_work = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def run(self, make: Callable[[], Transaction[T]]) -> T:
-        """Run a transaction and return its result. Raises what it raises, and `StorageUnavailableError`."""
+        """Run a transaction and return its result. A cancelled caller abandons the result, not the transaction.
+
+        Raises what the transaction raises, and `StorageUnavailableError`.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((make, future))
-        if self._pump is None:
-            self._pump = asyncio.create_task(self._work(), name="sqlite-writer")
+        if not self._is_at_work:
+            self._ask()
         return await future
 
     async def close(self) -> None:
         """Close the connection, after everything that was asked for is done. Nothing may be asked for later."""
-        if self._pump is not None:
-            await self._pump
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown()  # it is idle: nothing to wait for
+        await self._idle.wait()
+        self._writer.close()
 
-    async def _work(self) -> None:
-        while self._waiting:
-            try:
-                async with self._turn():
-                    batch = self._take()
-                    made = [make for make, _ in batch]
-                    outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, made)
-            except StorageUnavailableError as error:  # our turn did not come
-                batch = self._take()
-                outcomes = [_Failed(error) for _ in batch]
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
-                _tell(future, outcome)
-        self._pump = None
+    def _ask(self) -> None:
+        self._is_at_work = True
+        self._idle.clear()
+        self._turn.ask(self._begin, self._give_up)
 
-    def _take(self) -> Sequence[tuple[Make, asyncio.Future[Any]]]:
-        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-        return batch
+    def _begin(self) -> None:
+        self._batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        self._writer.commit([make for make, _ in self._batch], self._finish)
+
+    def _finish(self, outcomes: _Outcomes) -> None:
+        self._turn.end()
+        self._tell(outcomes)
+
+    def _give_up(self, error: StorageUnavailableError) -> None:
+        self._batch, self._waiting = self._waiting, []
+        self._tell([_Failed(error)] * len(self._batch))
+
+    def _tell(self, outcomes: _Outcomes) -> None:
+        batch, self._batch = self._batch, []
+        for (_, future), outcome in zip(batch, outcomes, strict=True):
+            if future.done():
+                continue  # whoever asked was cancelled
+            if isinstance(outcome, _Failed):
+                future.set_exception(outcome.error)
+            else:
+                future.set_result(outcome.value)
+        if self._waiting:
+            self._ask()
+        else:
+            self._is_at_work = False
+            self._idle.set()
+
+
+class _Writer:
+    """The thread and its connection. It lives from the first transaction to `close`."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = None
+        self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def commit(self, batch: Sequence[Make], finish: Callable[[_Outcomes], None]) -> None:
+        """Run transactions under one COMMIT, then call `finish` in the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def order() -> None:
+            outcomes = self._commit(batch)
+            loop.call_soon_threadsafe(finish, outcomes)
+
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
+            self._thread.start()
+        self._orders.put(order)
+
+    def close(self) -> None:
+        """Close the connection and end the thread, which must have nothing to do."""
+        if self._thread is not None:
+            self._orders.put(None)
+            self._thread.join()
 
     # --- in the thread
 
-    def _commit(self, batch: Sequence[Make]) -> Sequence[_Done | _Failed]:
+    def _work(self) -> None:
+        while (order := self._orders.get()) is not None:
+            order()
+        self._disconnect()
+
+    def _commit(self, batch: Sequence[Make]) -> _Outcomes:
         commit_sent = False
         try:
             connection = self._connection = self._connection or self._connect()
@@ -97,21 +152,15 @@ class SqliteTransactor:
                     connection.rollback()
         except sqlite3.Error as error:
             self._disconnect()
-            return [_Failed(unavailable(error, commit_sent=commit_sent)) for _ in batch]
+            return [_Failed(unavailable(error, commit_sent=commit_sent))] * len(batch)
+        except Exception as error:  # noqa: BLE001 - a thread that ended would leave everybody waiting
+            self._disconnect()
+            return [_Failed(error)] * len(batch)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-
-def _tell(future: asyncio.Future[Any], outcome: _Done | _Failed) -> None:
-    if future.done():
-        return  # whoever asked was cancelled
-    if isinstance(outcome, _Failed):
-        future.set_exception(outcome.error)
-    else:
-        future.set_result(outcome.value)
 
 
 def _run(connection: sqlite3.Connection, make: Make, *, is_alone: bool) -> _Done | _Failed:
