@@ -6,11 +6,11 @@ back with it; nobody else notices, and no run ever waits for a watcher.
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 import structlog
 
@@ -57,6 +57,10 @@ class ThreadChange:
     thread: ThreadRecord
 
 
+Sink: TypeAlias = Callable[[Sequence[StoredEvent]], bool]
+"""Takes the next events of a run at once, without waiting; false: not now, and none of them."""
+
+
 class Watch:
     """One watcher of one run: an async iterator of batches, in seq order, each event once, as committed.
 
@@ -76,7 +80,15 @@ class Watch:
         self._live = False
         self._slow = False
         self._finished = False
+        self._sink: Sink | None = None
         self._wakeup = asyncio.Event()
+
+    def pass_on_to(self, sink: Sink) -> None:
+        """Hand committed events straight to `sink`, whenever nothing else comes before them.
+
+        The iterator yields the rest: what was missed, what the sink does not take, and the end.
+        """
+        self._sink = sink
 
     async def __aenter__(self) -> Self:
         """Return the watch."""
@@ -123,7 +135,7 @@ class Watch:
 
         One that has kept up until now is not slow, however much comes at once: it reads this from the log.
         """
-        if self._slow or self._finished:
+        if self._slow or self._finished or self._passes_on(events):
             return
         lags = self._live and bool(self._queue)
         for event in events:
@@ -138,6 +150,18 @@ class Watch:
             self._queue_bytes = 0
             self._slow = lags
         self._wakeup.set()
+
+    def _passes_on(self, events: Sequence[StoredEvent]) -> bool:
+        """Give the events to the sink if they are the very next ones; tell whether it took them."""
+        if self._sink is None or self._queue or not events[0].seq - 1 == self.last_seq == self._known_seq:
+            return False
+        if not self._sink(events):
+            return False
+        self._known_seq = events[-1].seq
+        self._hand_out(events)
+        if self._finished:
+            self._wakeup.set()
+        return True
 
     def advance(self, seq: int) -> None:
         """The log reaches to `seq`: what is not in the queue is read from it."""
