@@ -20,11 +20,12 @@ def read_tables(text: str | None = None) -> Mapping[str, Table]:
     `ValueError` for a name that a table has twice.
     """
     tables: dict[str, dict[str, Sequence[str]]] = {}
-    heading = ""
+    heading, is_table = "", False
     for line in (PROTOCOL.read_text(encoding="utf-8") if text is None else text).splitlines():
+        was_table, is_table = is_table, line.startswith("|")
         if found := HEADING.fullmatch(line):
             heading = found[1].replace("`", "")
-        elif line.startswith("|"):
+        elif is_table and was_table:  # the first line names the columns
             first, *others = [cell.strip() for cell in line[1:-1].split("|")]
             table = tables.setdefault(heading, {})
             for name in codes(first):
