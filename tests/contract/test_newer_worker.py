@@ -13,7 +13,7 @@ from structlog.typing import EventDict
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.attempt import MAX_CLAIMS
 from agent_service.engine.errors import ErrorReason
-from agent_service.engine.events import AgentError, FinalResponse
+from agent_service.engine.events import AgentCompleted, AgentError, CompletionStatus, FinalResponse
 from agent_service.engine.work import Work
 from storage.memory import MemoryStorage
 from storage.records import RunRecord, RunStatus
@@ -115,6 +115,30 @@ async def test_a_newer_worker_goes_on_where_an_older_one_gave_up(
     await append(storage, newer, end, ends=True)
     assert await log_of(storage, run) == [*before, *end]
     assert (await storage.runs.get(run.user_id, run.run_id)).status is RunStatus.COMPLETED
+
+
+@UNKNOWN
+async def test_a_cancellation_is_taken_and_holds(
+    storage: MemoryStorage, clock: ManualClock, logs: list[EventDict], unknown: MakeEvent
+) -> None:
+    run = await begun_by_a_newer_worker(storage, unknown)
+    before = await log_of(storage, run)
+    async with Workshop(storage, slots=0) as shop:
+        assert (await shop.runs.cancel(ANN, run_id=run.run_id, reason="Enough.")).status.is_open
+        assert await log_of(storage, run) == before
+    async with Workshop(storage) as shop:
+        for claim in range(2, MAX_CLAIMS + 2):
+            clock.advance(LEASE_MS / 1000)
+            await times_given_up(shop, logs, claim)
+        clock.advance(LEASE_MS / 1000)
+        shop.worker.wake()
+        async with await shop.broadcast.watch(ANN, run.run_id, len(before)) as watch:
+            (last,) = [event async for batch in watch for event in batch]
+        assert (await shop.now(run)).status is RunStatus.CANCELLED
+    end = ProtoCodec().decode(last.data)
+    assert isinstance(end.body, AgentCompleted)
+    assert (end.body.status, end.body.message) == (CompletionStatus.CANCELLED, "Enough.")
+    assert await log_of(storage, run) == [*before, last.data]
 
 
 @UNKNOWN
