@@ -5,6 +5,7 @@ call, bridge, socket, page, terminal.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ import pytest
 from google.protobuf.message import Message
 from hypothesis import given
 
+from agent_service.terminal import Client, Screen
 from generated.apex.agent.v1 import agent_pb2 as pb
 from tests.support.bridge_server import Frame, running_bridge
-from tests.support.commands import run_apex
 from tests.support.completeness import messages
 from tests.support.face import LEASE_MS, Face, make_token, open_face, signed_in
 from tests.support.gateway import open_gateway
@@ -194,13 +195,18 @@ def test_a_reason_that_the_bridge_does_not_know_is_like_a_defect_of_the_service(
 # ── the terminal ──
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)], ids=["steps", "json"])
-async def test_the_terminal_shows_the_rest(newer_run: NewerRun, form: tuple[str, ...]) -> None:
-    target = f"127.0.0.1:{newer_run.face.port}"
-    done = await asyncio.to_thread(
-        lambda: run_apex("replay", newer_run.run_id, *form, APEX_AGENT_TARGET=target, APEX_TOKEN=make_token(USER))
-    )
-    assert done.code == 0, done.err
-    assert ANSWER in done.out
-    if form:
-        assert len(done.out.splitlines()) == len(newer_run.data)
+@pytest.mark.parametrize("as_json", [False, True], ids=["steps", "json"])
+async def test_the_terminal_shows_the_rest(
+    newer_run: NewerRun, capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    client = Client(newer_run.face.channel, make_token(USER), pytest.fail)
+    screen = Screen(as_json=as_json)
+    capsys.readouterr()
+    async for event in client.replay(newer_run.run_id, 0):
+        screen.show(event)
+    assert screen.succeeded
+    shown = capsys.readouterr().out
+    assert ANSWER in shown
+    if as_json:
+        lines = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+        assert [line["seq"] for line in lines] == list(range(1, len(newer_run.data) + 1))
