@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
@@ -235,9 +235,14 @@ def test_the_docs_name_every_close_code() -> None:
 # ── the checks find what is missing ──
 
 
+def _about(case: str, found: list[str]) -> list[str]:
+    """Return the gaps of one case: what else is missing is another test's affair."""
+    return [gap for gap in found if gap.startswith(f"{case}: ")]
+
+
 def test_a_new_kind_of_event_lacks_every_part(newer: NewerContract, page: Mapping[str, list[str]]) -> None:
     parts = event_parts(page)
-    assert event_gaps(newer.file, parts) == [f"{NEW_EVENT}: no {part}" for part in parts]
+    assert _about(NEW_EVENT, event_gaps(newer.file, parts)) == [f"{NEW_EVENT}: no {part}" for part in parts]
 
 
 def test_a_new_case_of_any_choice_is_found(newer: NewerContract, page: Mapping[str, list[str]]) -> None:
@@ -251,13 +256,13 @@ def test_a_new_case_of_any_choice_is_found(newer: NewerContract, page: Mapping[s
 def test_a_new_value_of_any_enum_lacks_its_text(newer: NewerContract) -> None:
     new = {name: NEW_VALUE if name == "ErrorReason" else NEW_VALUE.lower() for name in enum_texts(newer.file)}
     expected = {f"{name} {text}: no row in docs/protocol.md" for name, text in new.items()}
-    assert set(enum_gaps(newer.file, enum_parts())) == expected
+    assert expected <= set(enum_gaps(newer.file, enum_parts()))
     assert len(expected) == len(pb.DESCRIPTOR.enum_types_by_name)
 
 
 def test_a_new_reason_lacks_every_part(newer: NewerContract) -> None:
     parts = reason_parts()
-    assert reason_gaps(newer.file, parts) == [f"{NEW_VALUE}: no {part}" for part in parts]
+    assert _about(NEW_VALUE, reason_gaps(newer.file, parts)) == [f"{NEW_VALUE}: no {part}" for part in parts]
 
 
 def test_a_new_rpc_is_found(newer: NewerContract) -> None:
@@ -268,9 +273,9 @@ def test_a_new_rpc_is_found(newer: NewerContract) -> None:
 def test_a_part_that_loses_a_case_is_found(case: str, page: Mapping[str, list[str]]) -> None:
     for part, has in event_parts(page).items():
         left = set(has) - {case}
-        assert event_gaps(pb.DESCRIPTOR, {part: left}) == [f"{case}: no {part}"]
+        assert _about(case, event_gaps(pb.DESCRIPTOR, {part: left})) == [f"{case}: no {part}"]
 
 
 def test_a_part_with_more_than_the_contract_is_found() -> None:
-    stale: dict[str, Any] = {"page": [*choices(pb.DESCRIPTOR)[EVENT], "agent_dreaming"]}
-    assert event_gaps(pb.DESCRIPTOR, stale) == ["agent_dreaming: only in page"]
+    parts = {"page": [*choices(pb.DESCRIPTOR)[EVENT], "agent_gone"]}
+    assert event_gaps(pb.DESCRIPTOR, parts) == ["agent_gone: only in page"]
