@@ -218,6 +218,16 @@ def test_the_docs_name_every_field_of_every_frame_of_the_server() -> None:
     assert {name: codes(cells[0]) for name, cells in DOC["Objects in frames"].items()} == inner
 
 
+def test_the_docs_name_what_clients_can_send() -> None:
+    """A row may be of several types: together, their golden files show every field that the row names."""
+    shown: dict[tuple[str, ...], set[str]] = {}
+    for path in (GOLDEN / "client_frames").glob("*.json"):
+        frame = json.loads(path.read_text(encoding="utf-8"))["frame"]
+        shown.setdefault(tuple(DOC["Frames of the client"][frame["type"]]), set()).update(frame["payload"])
+    for cells, names in shown.items():
+        assert set(codes(cells[0])) == names, cells
+
+
 def test_the_docs_tell_what_every_reason_means() -> None:
     for reason, meaning in MEANINGS.items():
         code = CODES[ErrorReason(reason.value)].name
