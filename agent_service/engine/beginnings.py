@@ -24,6 +24,7 @@ class Beginning:
     user_id: str
     events: list[StoredEvent] = field(default_factory=list)
     size_bytes: int = 0
+    is_worked_on: bool = False
     has_grown: bool = True
 
     @property
@@ -42,7 +43,7 @@ class Beginnings:
     def begin(self, user_id: str, run_id: str, events: Sequence[StoredEvent]) -> None:
         """Take the events of an acceptance that was just committed."""
         self._by_run[run_id] = Beginning(user_id)
-        self.extend(run_id, events)
+        self._extend(run_id, events)
 
     def extend(self, run_id: str, events: Sequence[StoredEvent]) -> None:
         """Take committed events of a run, in order; those of a run that is not known here are left to the log."""
@@ -52,6 +53,11 @@ class Beginnings:
         if events[0].seq != beginning.last_seq + 1 or events[-1].terminal:
             self._forget(run_id)
             return
+        beginning.is_worked_on = True
+        self._extend(run_id, events)
+
+    def _extend(self, run_id: str, events: Sequence[StoredEvent]) -> None:
+        beginning = self._by_run[run_id]
         beginning.events.extend(events)
         beginning.has_grown = True
         size = sum(len(event.data) for event in events)
@@ -66,6 +72,11 @@ class Beginnings:
         """Return the events of a run of this user from seq 1 on; none where it is not known here."""
         beginning = self._by_run.get(run_id)
         return beginning.events if beginning is not None and beginning.user_id == user_id else ()
+
+    def is_worked_on(self, run_id: str) -> bool:
+        """Tell whether this process has written more of the run than its acceptance."""
+        beginning = self._by_run.get(run_id)
+        return beginning is not None and beginning.is_worked_on
 
     def tick(self) -> None:
         """Forget what has not grown since the last tick."""

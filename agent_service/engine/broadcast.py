@@ -37,6 +37,9 @@ REPLAY_BYTES: Final = 256 * 1024
 POLL_INTERVAL_MS: Final = 1_000
 """How often the log is asked for what other processes wrote to runs that are watched here."""
 
+NOT_HERE_MS: Final = 50
+"""After how long a new run that nobody here has begun to work on is looked up: another process may be at it."""
+
 MAX_THREAD_CHANGES: Final = 256
 """Thread changes that may wait for one subscriber."""
 
@@ -266,6 +269,7 @@ class Broadcast:
         self._beginnings = Beginnings()
         self._subscribers: dict[str, set[ThreadChanges]] = {}
         self._poll_task: asyncio.Task[None] | None = None
+        self._looks: set[asyncio.Task[None]] = set()
         self._logger = structlog.get_logger("apex.broadcast")
 
     @property
@@ -279,9 +283,10 @@ class Broadcast:
 
     async def close(self) -> None:
         """Stop looking. Watches end with their owners."""
-        if self._poll_task is not None:
-            self._poll_task.cancel()
-            await asyncio.gather(self._poll_task, return_exceptions=True)
+        tasks = [*self._looks, *([self._poll_task] if self._poll_task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def watch(self, user: UserExecutionContext, run_id: str, after_seq: int) -> Watch:
         """Watch a run from after `after_seq`. Raises `ApexError` NOT_FOUND or CURSOR_AHEAD.
@@ -293,6 +298,8 @@ class Broadcast:
         beginning = self._beginnings.find(user.user_id, run_id)
         if after_seq < len(beginning):
             watch.push(beginning[after_seq:])
+            if not self._beginnings.is_worked_on(run_id):
+                asyncio.get_running_loop().call_later(NOT_HERE_MS / 1000, self._look_elsewhere, run_id)
             return watch
         try:
             with translated():
@@ -340,23 +347,30 @@ class Broadcast:
         for subscriber in tuple(self._subscribers.get(change.thread.user_id, ())):
             subscriber.push(change)
 
+    def _look_elsewhere(self, run_id: str) -> None:
+        if run_id in self._watches and not self._beginnings.is_worked_on(run_id):
+            look = asyncio.create_task(self._look((run_id,)), name="broadcast-look")
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._poll_interval_ms / 1000)
             self._beginnings.tick()
-            if not self._watches:
-                continue
-            try:
+            if self._watches:
                 await self._look(tuple(self._watches))
-            except StorageUnavailableError as error:
-                self._logger.warning("poll_failed", error=str(error))
-            except Exception:
-                # Whatever it was, the next look may succeed: without the poll watchers would wait for ever.
-                self._logger.exception("poll_failed")
 
     async def _look(self, run_ids: Collection[str]) -> None:
-        # Without locks: a row that somebody holds must not hold up the appends to all the others.
-        positions = await self._log.positions(run_ids, final=False)
+        """Tell the watches how far the log reaches. A failure is only noted: the next look comes by itself."""
+        try:
+            # Without locks: a row that somebody holds must not hold up the appends to all the others.
+            positions = await self._log.positions(run_ids, final=False)
+        except StorageUnavailableError as error:
+            self._logger.warning("poll_failed", error=str(error))
+            return
+        except Exception:
+            self._logger.exception("poll_failed")
+            return
         for run_id in run_ids:
             position = positions.get(run_id)
             for watch in tuple(self._watches.get(run_id, ())):

@@ -95,3 +95,13 @@ async def test_the_database_is_not_asked_about_what_was_just_accepted(memory: Me
         gate.open()
         assert (await shop.told(run)).of(AgentCompleted)
         watch.close()
+
+
+async def test_a_new_run_that_another_process_works_on_is_looked_up_soon(memory: MemoryStorage) -> None:
+    async with (
+        Workshop(memory, slots=0, poll_interval_ms=60_000, broadcast_poll_ms=60_000) as here,
+        Workshop(memory, alone=False, worker_id="other", poll_interval_ms=1) as there,
+    ):
+        run = await here.accept("hello")
+        assert (await there.told(run)).of(AgentCompleted)
+        assert (await here.told(run)).of(AgentCompleted)
