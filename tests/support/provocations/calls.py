@@ -21,7 +21,7 @@ from tests.support.provocations.scenes import (
 )
 from tests.support.service_client import upload_parts
 from tests.support.waiting import eventually
-from tests.support.whole_system import Setup, WholeSystem, options
+from tests.support.whole_system import CALL_TIMEOUT_S, Setup, WholeSystem, options
 
 CALLS: Final = Provocations(Transport.CALL)
 
@@ -197,6 +197,28 @@ async def stream_of_a_service_that_ends(system: WholeSystem) -> Told:
     assert (await anext(aiter(stream))).seq == 1
     await system.server.drain()
     return await told_by(read_on(stream, [1]))
+
+
+@CALLS.of("DRAINING")
+async def stream_that_begins_when_the_service_ends(system: WholeSystem) -> Told:
+    request = pb.WatchRunRequest(run_id=(await busy(system)).run_id)
+    await system.server.drain()
+    return await told_by(read_on(system.agents.WatchRun(request, metadata=signed_in(), timeout=CALL_TIMEOUT_S), [0]))
+
+
+@CALLS.of("DRAINING")
+async def download_that_begins_when_the_service_ends(system: WholeSystem) -> Told:
+    parts: Iterator[pb.UploadFileRequest] = iter(upload_parts("a.csv", b"x"))
+    file_id = (await system.files.UploadFile(parts, metadata=signed_in())).file.file_id
+    await system.server.drain()
+    request = pb.DownloadFileRequest(file_id=file_id)
+    download = system.files.DownloadFile(request, metadata=signed_in(), timeout=CALL_TIMEOUT_S)
+
+    async def to_its_end() -> None:
+        async for _ in download:
+            pass
+
+    return await told_by(to_its_end())
 
 
 @CALLS.of("INTERNAL")

@@ -13,6 +13,7 @@ from generated.apex.agent.v1 import agent_pb2 as pb
 from tests.support.gates import Gate
 from tests.support.whole_system import Setup, WholeSystem
 from tests.support.workshop import answer, held, think
+from ws_bridge.app import Bounds
 
 UNKNOWN: Final = "0197f000-0000-7000-8000-0000000000ff"
 """An id that nothing has."""
@@ -28,12 +29,19 @@ THOUGHTS: Final = 200
 
 THOUGHT: Final = "y" * 16_000
 
-IMPATIENT: Final = Setup(options=ApiOptions("127.0.0.1:0", deadlines=Deadlines(unary_ms=200)))
-"""A service whose calls have little time."""
+BOUNDS: Final = Bounds(open_ms=1_500, retry_ms=1_500)
+"""How long a bridge tries what may still come right, in milliseconds: longer than anything here takes."""
+
+NOT_FOR_LONG: Final = Setup(bounds=BOUNDS)
+"""A bridge that gives up soon."""
+
+IMPATIENT: Final = Setup(options=ApiOptions("127.0.0.1:0", deadlines=Deadlines(unary_ms=200)), bounds=BOUNDS)
+"""A service whose calls have little time, and such a bridge."""
 
 WITHOUT_ISSUER: Final = Setup(
     # Nobody listens on the port of `discard`.
-    keys=JwksKeys("http://127.0.0.1:9/jwks.json", algorithms=("RS256",), clock=SystemClock())
+    keys=JwksKeys("http://127.0.0.1:9/jwks.json", algorithms=("RS256",), clock=SystemClock()),
+    bounds=BOUNDS,
 )
 """A service that cannot reach those who make its tokens."""
 
@@ -92,3 +100,20 @@ async def big_run(system: WholeSystem) -> tuple[pb.StartRunResponse, Gate]:
     started = await system.start(BIG)
     await gate.reached()
     return started, gate
+
+
+async def run_by_steps(system: WholeSystem) -> tuple[pb.StartRunResponse, asyncio.Semaphore]:
+    """Start a run that has thought once, and thinks again, as much as a thought may hold, for each step it is given."""
+    begun, steps = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def script(work: Work) -> FinalResponse:
+        await think(work)
+        begun.set()
+        while True:
+            await steps.acquire()
+            await think(work, THOUGHT)
+
+    system.shop.supervisor.scripts["steps"] = script
+    started = await system.start("steps")
+    await begun.wait()
+    return started, steps
