@@ -1,10 +1,12 @@
 """Every error reason, brought about in a running system on every transport that can tell it."""
 
+from collections import Counter
+
 import pytest
 
 from tests.support.cuttable_storage import INTERNALS
 from tests.support.face import SECRET
-from tests.support.provocations.every import ALL
+from tests.support.provocations.every import ALL, LATER, cells, never
 from tests.support.provocations.registry import Provocation, Told, Transport
 from tests.support.reasons import REASONS, Meant
 from tests.support.whole_system import open_system
@@ -65,3 +67,17 @@ def check_wait(transport: Transport, told: Told, meant: Meant) -> None:
         assert told.retry_after_ms
     else:
         assert told.retry_after_ms is None or told.retry_after_ms > 0
+
+
+def test_every_reason_is_provoked_wherever_it_can_be_told() -> None:
+    provoked = {(provocation.reason, provocation.transport) for provocation in ALL}
+    excused = Counter([*LATER, *never()])
+    assert [cell for cell in cells() if cell not in provoked and cell not in excused] == []
+    assert sorted(provoked & excused.keys()) == [], "what is provoked needs no excuse"
+    assert [cell for cell, times in excused.items() if times > 1] == [], "one excuse is enough"
+    assert sorted((provoked | excused.keys()) - set(cells())) == []
+
+
+def test_every_close_code_of_a_reason_is_seen_on_a_real_socket() -> None:
+    seen = {REASONS[provocation.reason].closes for provocation in ALL if provocation.transport is Transport.CLOSE}
+    assert seen == {meant.closes for meant in REASONS.values()} - {None}

@@ -34,11 +34,13 @@ ASKED: Final = "costs"
 ENDS: Final = Provocations(Transport.RUN)
 
 
-async def told_by_its_end(system: WholeSystem, script: Script | None = None, **fields: object) -> Told:
-    """Run a message and return what its end says, which must be the same on every way."""
-    if script is not None:
-        system.shop.supervisor.scripts[ASKED] = script
-    return await told_at_the_end_of(system, (await system.start(ASKED, **fields)).run_id)
+async def told_by_its_end(
+    system: WholeSystem, script: Script, *, agent: str = "", settings: pb.RunSettings | None = None
+) -> Told:
+    """Run a message by this script and return what its end says, which must be the same on every way."""
+    system.shop.supervisor.scripts[ASKED] = script
+    started = await system.start(ASKED, agent=agent, settings=settings or pb.RunSettings())
+    return await told_at_the_end_of(system, started.run_id)
 
 
 async def told_at_the_end_of(system: WholeSystem, run_id: str) -> Told:
