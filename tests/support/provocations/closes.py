@@ -32,7 +32,7 @@ async def told_without_a_word(client: SocketClient, reason: str) -> Told:
     code = await client.closed()
     words = client.connection.close_reason
     assert words
-    return Told(reason, words.capitalize(), words, code)
+    return Told(reason, words, words, code)
 
 
 async def sign_in_refused(system: WholeSystem, token: str) -> Told:
@@ -59,7 +59,7 @@ async def old_token(system: WholeSystem) -> Told:
 
 @CLOSES.of("TOKEN_EXPIRED")
 async def token_that_ends_on_a_live_socket(system: WholeSystem) -> Told:
-    async with system.bridge.socket(token=make_token(lifetime_s=0.8)) as client:
+    async with system.bridge.socket(token=make_token(lifetime_s=1.5)) as client:
         await client.expect("connection_established")
         return await told_at_the_end(client)
 

@@ -29,7 +29,7 @@ THOUGHTS: Final = 200
 
 THOUGHT: Final = "y" * 16_000
 
-BOUNDS: Final = Bounds(open_ms=1_500, retry_ms=1_500)
+BOUNDS: Final = Bounds(open_ms=2_000, retry_ms=2_000)
 """How long a bridge tries what may still come right, in milliseconds: longer than anything here takes."""
 
 NOT_FOR_LONG: Final = Setup(bounds=BOUNDS)
