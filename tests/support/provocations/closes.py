@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from itertools import count
 from typing import Final
 
 from tests.support.bridge_server import SocketClient
@@ -13,6 +12,9 @@ from tests.support.waiting import eventually
 from tests.support.whole_system import Setup, WholeSystem
 from ws_bridge.app import Bounds
 from ws_bridge.outbox import OutboxLimits
+
+MAX_STEPS: Final = 1_500
+"""More than the kernel keeps for a socket that does not read, at 16 KB each."""
 
 CLOSES: Final = Provocations(Transport.CLOSE)
 
@@ -100,7 +102,7 @@ async def socket_that_does_not_read(system: WholeSystem) -> Told:
             await socket.send("resume", run_id=started.run_id)
             await socket.receive_until("agent_thinking")
         client.connection.transport.pause_reading()
-        for seq in count(3):
+        for seq in range(3, MAX_STEPS):
             steps.release()
             assert (await other.receive())["seq"] == seq
             if closed.get_sample_value("apex_bridge_sockets_closed_total", {"code": "4008"}):
