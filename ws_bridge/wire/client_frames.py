@@ -187,7 +187,7 @@ def _stop(payload: msgspec.Raw) -> StopAgent:
     elif stop.message_id:
         request = pb.CancelRunRequest(client_message_id=stop.message_id)
     else:
-        raise _invalid("run_id", "or message_id is required")
+        raise _invalid("target", "must be run_id or message_id")
     _check(broken_rules(request, renamed={"client_message_id": "message_id"}))
     return StopAgent(request)
 
