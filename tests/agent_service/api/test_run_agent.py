@@ -1,3 +1,5 @@
+from typing import TypeVar
+
 import grpc
 import pytest
 
@@ -10,6 +12,7 @@ from tests.support.errors import failed_with
 from tests.support.face import Face, open_face, signed_in
 from tests.support.waiting import eventually
 
+RequestT = TypeVar("RequestT")
 KEY = "0197f000-0000-7000-8000-000000000001"
 
 
@@ -28,7 +31,7 @@ async def read_all(call: "grpc.aio.UnaryStreamCall[pb.RunAgentRequest, pb.AgentE
 
 
 async def next_event(
-    call: "grpc.aio.UnaryStreamCall[pb.RunAgentRequest, pb.AgentEvent] | grpc.aio.UnaryStreamCall[pb.WatchRunRequest, pb.AgentEvent]",
+    call: "grpc.aio.UnaryStreamCall[RequestT, pb.AgentEvent]",
 ) -> pb.AgentEvent:
     event = await call.read()
     assert isinstance(event, pb.AgentEvent)
