@@ -128,9 +128,12 @@ class KeptSocket:
         """Let it follow this run, too, from its beginning. Only before `live`."""
         self._given[run_id] = script
 
-    async def live(self) -> None:
-        """Do all of it, until every run has ended."""
+    async def live(self, together: asyncio.Barrier | None = None) -> None:
+        """Do all of it, until every run has ended; begin, with an open socket, when everybody is `together`."""
         async with self._apex.socket(self._user_id) as client:
+            await client.expect("connection_established")
+            if together is not None:
+                await together.wait()
             for run_id, script in self._given.items():
                 self._follow(run_id, script)
                 await client.send("resume", run_id=run_id, after_seq=0)
