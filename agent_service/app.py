@@ -6,10 +6,11 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeAlias
 
 import structlog
 import uvloop
@@ -60,6 +61,9 @@ SWITCH_INTERVAL_S: Final = 0.0005
 STOP_LIMIT_S: Final = 28
 """After SIGTERM the process is gone within this time, whatever hangs."""
 
+StorageOpener: TypeAlias = Callable[[str, Path], Awaitable[Storage]]
+"""Opens what `storage.opening.open_storage` opens, from the same arguments; raises what that raises."""
+
 _START_ERRORS: Final = (
     AddressInUseError,
     DataDirLockedError,
@@ -93,15 +97,16 @@ async def open_app(
     tools: Sequence[Tool[BaseModel]] = (),
     models: ModelSource | None = None,
     supervisor: RunSupervisor | None = None,
+    opener: StorageOpener = open_storage,
 ) -> AsyncIterator[App]:
     """Open everything, listen, and close everything in the opposite order.
 
-    `agents` and `tools` come beside ours; `models` and `supervisor` replace ours.
+    `agents` and `tools` come beside ours; `models`, `supervisor` and `opener` replace ours.
     """
     clock, ids, codec, metrics = SystemClock(), SystemIds(), ProtoCodec(), CollectorRegistry()
     models = models or Models([settings.model])
     with _data_dir(settings):
-        storage = await open_storage(settings.database_url, settings.data_dir)
+        storage = await opener(settings.database_url, settings.data_dir)
     sandbox = Sandbox()
     try:
         broadcast = Broadcast(storage.events, storage.runs)
