@@ -25,7 +25,7 @@ from agent_service.engine.events import AgentProgress, Body, PartialResult, Prog
 from storage.interfaces import EventLog, Files, Runs, Storage, Threads
 from storage.opening import open_storage
 from storage.records import Append, NewRun
-from tests.support.faulty_commit import Fault, FaultPlan, faulty_postgres
+from tests.support.faulty_commit import BIND, Fault, FaultPlan, faulty_postgres
 
 WRITES: Final = frozenset(
     {"accept", "append", "beat", "claim", "claim_run", "positions", "release", "release_all", "request_cancel"}
@@ -179,6 +179,12 @@ class Executioner:
         self._counted = plan, count - 1
         return result
 
+    @property
+    def is_at_a_single_statement(self) -> bool:
+        """True while the write under way is one that PostgreSQL commits by itself: an append."""
+        plan = self._committing
+        return plan is not None and plan.point not in {Point.ACCEPT, Point.CLAIM, Point.CANCEL}
+
     def committing(self) -> None:
         """A COMMIT is about to be carried out. Any thread may say so."""
         if self._committing is not None:
@@ -304,6 +310,9 @@ class CommitWatch(FaultPlan):
     def __init__(self, executioner: Executioner) -> None:
         super().__init__()
         self._executioner = executioner
+
+    def commits(self, data: bytes) -> bool:
+        return data.startswith(BIND) if self._executioner.is_at_a_single_statement else super().commits(data)
 
     def take(self) -> Fault:
         self._executioner.committing()
