@@ -25,9 +25,10 @@ from agent_service.tools.datasets import Dataset, dataset_of, list_files, resolv
 from agent_service.tools.facts import COLUMNS, Facts, load
 from agent_service.tools.latency import LatencyAnalysisArgs, latency_analysis
 from agent_service.tools.measures import clip, counted, time_span, whole
-from agent_service.tools.reading import Reading, identifier
+from agent_service.tools.reading import Reading
 from agent_service.tools.roles import Role
 from agent_service.tools.sandbox import Sandbox, Session
+from agent_service.tools.sandbox_child.sql import identifier
 from agent_service.tools.usage import UsagePatternArgs, UsageSummaryArgs, usage_pattern, usage_summary
 from storage.interfaces import Files
 

@@ -7,7 +7,6 @@ next call gets another.
 
 import asyncio
 import json
-import struct
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from agent_service.engine.tool import ToolError
+from agent_service.tools.sandbox_child.frames import LENGTH, MAX_FRAME_BYTES, Json, Message
 
-Cell: TypeAlias = "bool | int | float | str | list[Cell] | dict[str, Cell] | None"
+Cell: TypeAlias = Json
+"""A value of a result."""
 
-_CHILD = Path(__file__).with_name("sandbox_child.py")
-_LENGTH = struct.Struct(">I")
-_MAX_FRAME_BYTES = 8 * 1024 * 1024
+_CHILD = Path(__file__).with_name("sandbox_child")
 _OWN_MAX_ROWS = 10_000
 _OWN_MAX_BYTES = 4 * 1024 * 1024
 
@@ -162,9 +161,7 @@ class Sandbox:
             # Also when the caller is cancelled meanwhile: else nobody would wait for the process, or close its pipes.
             self._put_back(child)
 
-    async def _open(
-        self, path: Path, name: str, *, exact_types: bool, timeout_ms: int
-    ) -> tuple["_Child", dict[str, Cell]]:
+    async def _open(self, path: Path, name: str, *, exact_types: bool, timeout_ms: int) -> tuple["_Child", Message]:
         request = _request("open", "", timeout_ms, 0, 0)
         request |= {
             "path": _absolute(path),
@@ -250,7 +247,7 @@ class _Child:
         )
         return cls(process, limits)
 
-    async def ask(self, request: dict[str, Cell], name: str) -> dict[str, Cell]:
+    async def ask(self, request: Message, name: str) -> Message:
         """Send a request and return its reply. Raises `SandboxError`; on anything unexpected the process is killed."""
         timeout_ms = int(str(request["timeout_ms"]))
         self.healthy = False
@@ -271,15 +268,15 @@ class _Child:
         self.open = request["op"] != "close"
         return reply
 
-    async def _exchange(self, request: dict[str, Cell]) -> dict[str, Cell]:
+    async def _exchange(self, request: Message) -> Message:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise EOFError
         data = json.dumps(request).encode()
-        stdin.write(_LENGTH.pack(len(data)) + data)
+        stdin.write(LENGTH.pack(len(data)) + data)
         await stdin.drain()
-        (size,) = _LENGTH.unpack(await stdout.readexactly(_LENGTH.size))
-        if size > _MAX_FRAME_BYTES:
+        (size,) = LENGTH.unpack(await stdout.readexactly(LENGTH.size))
+        if size > MAX_FRAME_BYTES:
             raise ValueError("frame too large")
         reply = json.loads(await stdout.readexactly(size))
         self.healthy = True
@@ -321,11 +318,11 @@ def _absolute(path: Path) -> str:
     return str(path.resolve())
 
 
-def _request(op: str, sql: str, timeout_ms: int, max_rows: int, max_bytes: int) -> dict[str, Cell]:
+def _request(op: str, sql: str, timeout_ms: int, max_rows: int, max_bytes: int) -> Message:
     return {"op": op, "sql": sql, "timeout_ms": timeout_ms, "max_rows": max_rows, "max_bytes": max_bytes}
 
 
-def _rows(reply: dict[str, Cell]) -> Rows:
+def _rows(reply: Message) -> Rows:
     columns, types, rows = reply["columns"], reply["types"], reply["rows"]
     if not (isinstance(columns, list) and isinstance(types, list) and isinstance(rows, list)):
         raise SandboxError("crash", "The analysis process answered something unexpected. Try again.")
@@ -338,7 +335,7 @@ def _rows(reply: dict[str, Cell]) -> Rows:
     )
 
 
-def _session(child: _Child, name: str, opened: dict[str, Cell]) -> Session:
+def _session(child: _Child, name: str, opened: Message) -> Session:
     columns = opened["columns"]
     if not isinstance(columns, list):
         raise SandboxError("crash", "The analysis process answered something unexpected. Try again.")

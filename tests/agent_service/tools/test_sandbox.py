@@ -17,6 +17,7 @@ from tests.support.timing import fastest
 from tests.support.waiting import eventually
 
 ENDLESS = "WITH RECURSIVE a AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM a) SELECT max(x) FROM a"
+CHILD = Path(sandbox_module.__file__).with_name("sandbox_child")
 SMALL = SandboxLimits(max_children=1, memory_mib=128, grace_ms=500)
 
 
@@ -211,13 +212,26 @@ async def test_idle_children_end_after_a_while(path: Path) -> None:
 
 
 async def test_a_child_ends_by_itself_when_its_service_is_gone() -> None:
-    child = Path(sandbox_module.__file__).with_name("sandbox_child.py")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", str(child), "128", stdin=asyncio.subprocess.PIPE
+        sys.executable, "-I", str(CHILD), "128", stdin=asyncio.subprocess.PIPE
     )
     assert process.stdin is not None
     process.stdin.close()
     assert await process.wait() == 0
+
+
+async def test_a_child_loads_nothing_of_the_service() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-X", "importtime", str(CHILD), "128"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await process.communicate()
+    loaded = {line.rpartition(b"|")[2].strip().decode() for line in told.splitlines()}
+    ours = {name for name in loaded if name.partition(".")[0] in {"agent_service", "generated", "storage", "ws_bridge"}}
+    assert "agent_service.tools.sandbox_child.server" in ours
+    elsewhere = {name for name in ours if not name.startswith("agent_service.tools.sandbox_child")}
+    assert elsewhere == {"agent_service", "agent_service.tools"}, "these two hold a docstring only"
 
 
 async def test_a_cancelled_tool_call_leaves_nothing_behind() -> None:
