@@ -39,7 +39,9 @@ def problems(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def test_variables_of_others_and_empty_ones_are_ignored() -> None:
-    assert read({"APEX_LEAST": "", "APEX_OTHER": "x", "NAME": "no prefix", "apex_name": "small"}) == Limits.model_validate({})
+    assert read(
+        {"APEX_LEAST": "", "APEX_OTHER": "x", "NAME": "no prefix", "apex_name": "small"}
+    ) == Limits.model_validate({})
 
 
 def test_every_problem_is_told_at_once() -> None:
