@@ -94,6 +94,8 @@ class Workbench:
         before all that was there already.
         """
         chosen = await resolve(self.files, context, dataset_id)
+        if self.sandbox.is_busy:
+            await context.progress("Waiting for other analyses to end")
         while True:
             async with AsyncExitStack() as stack:
                 path = await local_path(self.files, context.user_id, chosen.dataset)

@@ -32,8 +32,9 @@ from agent_service.tools.sandbox_child.sql import identifier
 from agent_service.tools.usage import UsagePatternArgs, UsageSummaryArgs, usage_pattern, usage_summary
 from storage.interfaces import Files
 
-ANALYSIS_TIMEOUT_MS = 20_000
-QUERY_TIMEOUT_MS = 15_000
+TIMEOUT_MS = 20_000
+"""Of one call of a data tool, with its wait for a free child of the sandbox."""
+
 STATEMENT_TIMEOUT_MS = 10_000
 MAX_QUERY_ROWS = 200
 MAX_QUERY_BYTES = 24 * 1024
@@ -123,7 +124,6 @@ def data_tools(files: Files, sandbox: Sandbox, clock: Clock) -> tuple[Tool[BaseM
             QueryDatasetArgs,
             "query_dataset",
             "Run one SQL SELECT (DuckDB) over a dataset; the table is called data.",
-            QUERY_TIMEOUT_MS,
         ),
     )
 
@@ -134,13 +134,12 @@ def _tool(
     args: type[ArgsT],
     name: str,
     description: str,
-    timeout_ms: int = ANALYSIS_TIMEOUT_MS,
 ) -> Tool[BaseModel]:
     async def run(context: ToolContext, given: BaseModel) -> ToolOutput:
         own = given if isinstance(given, args) else args.model_validate(given.model_dump())
         return await work(bench, context, own)
 
-    return Tool(name, description, args, Effect.READ_ONLY, timeout_ms, run)
+    return Tool(name, description, args, Effect.READ_ONLY, TIMEOUT_MS, run)
 
 
 # --- list_datasets ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 A `Sandbox` keeps at most `max_children` processes. Each serves one dataset at a time in a fresh, locked, in-memory
 database that can read that one file and nothing else. A child that is late, silent or cancelled is killed, and the
-next call gets another.
+next call gets another. Who comes while all are busy waits in line, but not for long: see `SandboxLimits.wait_ms`.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _ADVICE = {
 
 
 class SandboxError(ToolError):
-    """The child could not do it. `kind`: file, refused, sql, memory, timeout or crash."""
+    """It could not be done. `kind`: file, refused, sql, memory, timeout, crash, or busy (no child was free in time)."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -41,14 +41,21 @@ class SandboxError(ToolError):
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """Bounds of all children together and of each. `grace_ms`: how long after its time-out a child may still answer."""
+    """Bounds of all children together and of each.
+
+    `wait_ms`: how long a call waits for a free child. It is a part of the tool's own time, and must leave enough of it
+    to work in: better a call that is told to come again than one that gets a child when it is too late.
+    `idle_ms`: how long a child without work is kept. `close_ms`: how long it may take to forget a file.
+    `grace_ms`: how long after its time-out it may still answer.
+    """
 
     max_children: int = 2
     memory_mib: int = 768
     threads: int = 2
     max_unpacked_bytes: int = 2 * 1024**3
+    wait_ms: int = 12_000
     idle_ms: int = 120_000
-    start_ms: int = 15_000
+    close_ms: int = 15_000
     grace_ms: int = 1_000
 
 
@@ -117,6 +124,11 @@ class Sandbox:
         self._closed = False
 
     @property
+    def is_busy(self) -> bool:
+        """True when all children are at work, so that the next call has to wait."""
+        return self._slots.locked()
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """The process ids of all children that have not been ended, busy or not."""
         return tuple(child.pid for child in self._children)
@@ -138,11 +150,11 @@ class Sandbox:
     async def session(
         self, path: Path, name: str, *, exact_types: bool = False, timeout_ms: int = 20_000
     ) -> AsyncIterator[Session]:
-        """Open the file; `name` stands for it in messages. Waits while all children are busy. Raises `SandboxError`.
+        """Open the file; `name` stands for it in messages. Waits `wait_ms` at most. Raises `SandboxError`.
 
         `exact_types`: the columns of `raw` have types that fit every row of a CSV; otherwise they are text.
         """
-        async with self._slots:
+        async with self._slot(name):
             child, opened = await self._open(path, name, exact_types=exact_types, timeout_ms=timeout_ms)
             try:
                 yield _session(child, name, opened)
@@ -152,11 +164,28 @@ class Sandbox:
             finally:
                 await self._release(child, name)
 
+    @asynccontextmanager
+    async def _slot(self, name: str) -> AsyncIterator[None]:
+        """Hold one of the places for children: first come, first served."""
+        try:
+            async with asyncio.timeout(self._limits.wait_ms / 1000):
+                await self._slots.acquire()
+        except TimeoutError:
+            waited = f"{self._limits.wait_ms / 1000:g} s"
+            text = (
+                f"Other analyses are at work, and none has ended within {waited}: {name} was not looked at. Try again."
+            )
+            raise SandboxError("busy", text) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     async def _release(self, child: "_Child", name: str) -> None:
         try:
             if child.healthy:
                 with suppress(SandboxError):
-                    await child.ask(_request("close", "", self._limits.start_ms, 0, 0), name)
+                    await child.ask(_request("close", "", self._limits.close_ms, 0, 0), name)
         finally:
             # Also when the caller is cancelled meanwhile: else nobody would wait for the process, or close its pipes.
             self._put_back(child)
