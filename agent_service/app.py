@@ -39,6 +39,7 @@ from agent_service.engine.tool import Tool
 from agent_service.engine.worker import Worker
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models, ModelSetupError, ModelSource
+from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
 from agent_service.settings import Settings, StartError, development_secret
 from agent_service.tools.data import data_tools
@@ -133,7 +134,7 @@ async def open_app(
             broadcast=broadcast,
             workforce=worker,
             registry=registry,
-            models=models.names,
+            models=are_priced(models),
             codec=codec,
             clock=clock,
             ids=ids,
