@@ -41,10 +41,12 @@ from agent_service.engine.tool import Tool
 from agent_service.engine.worker import Worker
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models, ModelSetupError, ModelSource
+from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
-from agent_service.settings import Settings, SettingsError, StartError, development_secret
+from agent_service.settings import Settings, StartError, development_secret
 from agent_service.tools.data import data_tools
 from agent_service.tools.sandbox import Sandbox
+from configuration.variables import SettingsError
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
 from storage.interfaces import Storage
 from storage.opening import migrate_storage, open_storage
@@ -139,7 +141,7 @@ async def open_app(
             broadcast=broadcast,
             workforce=worker,
             registry=registry,
-            models=models.names,
+            models=are_priced(models),
             codec=codec,
             clock=clock,
             ids=ids,

@@ -145,7 +145,7 @@ class Bench:
             broadcast=self.broadcast,
             workforce=NoWorkforce(),
             registry=self.registry,
-            models=("offline",),
+            models={"offline": True},
             codec=self._codec,
             clock=clock,
             ids=ids,

@@ -7,7 +7,7 @@ async with Workshop(storage) as shop:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -173,6 +173,7 @@ class Workshop:
     run_timeout_ms: int = 30_000
     retry_delays_ms: Sequence[int] = (1, 1, 1)
     limits: ToolLimits = field(default_factory=ToolLimits)
+    models: Mapping[str, bool] = field(default_factory=lambda: {"offline": True})
     clock: Clock = field(default_factory=SystemClock)
     storage: CuttableStorage = field(init=False)
     broadcast: Broadcast = field(init=False)
@@ -215,7 +216,7 @@ class Workshop:
             broadcast=self.broadcast,
             workforce=self.worker,
             registry=registry,
-            models=("offline",),
+            models=self.models,
             codec=self._codec,
             clock=clock,
             ids=ids,

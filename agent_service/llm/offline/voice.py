@@ -4,8 +4,8 @@ from typing import Final
 
 from agent_service.engine.events import JsonObject
 from agent_service.engine.intents import Intent
-from agent_service.llm.offline_conversation import Conversation, Saying, Words, child, children, names, text
-from agent_service.llm.offline_rules import Facet, Understanding, understand
+from agent_service.llm.offline.conversation import Conversation, Saying, Words, child, children, names, text
+from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
 TRY: Final = (
     "Analyze my AI costs",

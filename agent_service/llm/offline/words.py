@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Final
 
-from agent_service.llm import offline_data
+from agent_service.llm.offline import data
 
 _TRANSLATION: Final = str.maketrans(
     {
@@ -39,8 +39,8 @@ _ENDINGS: Final = ("s", "es", "ed", "d", "ing", "er", "ly")
 
 
 def read_words(name: str) -> list[str]:
-    """Return the words of a list in `offline_data`."""
-    return files(offline_data).joinpath(name).read_text("utf-8").split()
+    """Return the words of a list in `data`."""
+    return files(data).joinpath(name).read_text("utf-8").split()
 
 
 def _inflected(words: Iterable[str]) -> frozenset[str]:

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from agent_service.engine.intents import INTENT_RULES, Intent
-from agent_service.llm.offline_rules import Facet, understand
+from agent_service.llm.offline.understanding import Facet, understand
 
 NOW: Final = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

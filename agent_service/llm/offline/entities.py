@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from agent_service.llm.offline_dates import ALWAYS, Period, find_period
-from agent_service.llm.offline_words import READ_CHARACTERS, read_words
+from agent_service.engine.events import JsonValue
+from agent_service.llm.offline.dates import ALWAYS, Period, find_period
+from agent_service.llm.offline.words import READ_CHARACTERS, read_words
 
 _MODEL: Final = re.compile(
     r"\b(?:"
@@ -160,6 +161,15 @@ class Entities:
             columns=tuple({**dict(earlier.columns), **dict(self.columns)}.items()),
             sql=self.sql,
         )
+
+    def dataset_arguments(self) -> dict[str, JsonValue]:
+        """Return the arguments of a data tool that say which dataset is meant, and how its columns are to be read."""
+        arguments: dict[str, JsonValue] = {}
+        if self.files:
+            arguments["dataset_id"] = self.files[0]
+        if self.columns:
+            arguments["columns"] = dict(self.columns)
+        return arguments
 
 
 def find_entities(message: str, normalised: str, now: datetime) -> Entities:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
-from agent_service.llm.offline_conversation import child, children, number, text
-from agent_service.llm.offline_format import (
+from agent_service.llm.offline.conversation import child, children, number, text
+from agent_service.llm.offline.format import (
     count,
     counted,
     decimal,

@@ -29,8 +29,8 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
 from agent_service.engine.events import JsonObject
-from agent_service.llm.offline_conversation import Call, Conversation, Exchange, Saying, Thought, Words, child, text
-from agent_service.llm.offline_replies import reply
+from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Thought, Words, child, text
+from agent_service.llm.offline.replies import reply
 
 NAME: Final = "offline"
 

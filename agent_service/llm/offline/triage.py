@@ -4,11 +4,11 @@ from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.intents import DATA, INTENT_RULES, Intent
-from agent_service.llm.offline_conversation import Call, Conversation, Exchange, Saying, Thought, children
-from agent_service.llm.offline_conversation import number as number_at
-from agent_service.llm.offline_conversation import text as text_at
-from agent_service.llm.offline_entities import Entities
-from agent_service.llm.offline_rules import Facet, Understanding, understand
+from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Thought, children
+from agent_service.llm.offline.conversation import number as number_at
+from agent_service.llm.offline.conversation import text as text_at
+from agent_service.llm.offline.entities import Entities
+from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
 FIELDS: Final = frozenset({"category", "confidence", "entities", "next_agents"})
 """An output with these fields is a triage."""
@@ -36,7 +36,7 @@ def reply(conversation: Conversation) -> list[Saying]:
     looks = [name for name in ("list_datasets", "describe_dataset") if name in conversation.tools]
     if not conversation.exchanges and looks and _looks_at_data(understanding):
         thought = f"This seems to be about {_ASKS[understanding.intent]}. I look at which data there is for it."
-        arguments = _dataset_arguments(understanding.entities)
+        arguments = understanding.entities.dataset_arguments()
         return [
             Thought(thought),
             *(Call(name, arguments if name == "describe_dataset" else {}) for name in looks),
@@ -61,15 +61,6 @@ def _wants_data(understanding: Understanding) -> bool:
     if understanding.intent is Intent.GENERAL and not facets & {Facet.GREETING, Facet.FOREIGN, Facet.GIBBERISH}:
         return bool(facets & {Facet.FILES, Facet.COLUMNS})
     return False
-
-
-def _dataset_arguments(entities: Entities) -> JsonObject:
-    arguments: dict[str, JsonValue] = {}
-    if entities.files:
-        arguments["dataset_id"] = entities.files[0]
-    if entities.columns:
-        arguments["columns"] = dict(entities.columns)
-    return arguments
 
 
 def _description(conversation: Conversation) -> Exchange | None:

@@ -4,10 +4,11 @@ from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.intents import Intent
-from agent_service.llm.offline_answers import SUCCESS, write_answer
-from agent_service.llm.offline_conversation import Call, Conversation, Saying, Thought, Words
-from agent_service.llm.offline_entities import Entities
-from agent_service.llm.offline_rules import Facet, Understanding, understand
+from agent_service.llm.offline.answers import write_answer
+from agent_service.llm.offline.conversation import Call, Conversation, Saying, Thought, Words
+from agent_service.llm.offline.entities import Entities
+from agent_service.llm.offline.facts import SUCCESS
+from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
 MAX_WHAT_IF_MODELS: Final = 3
 """Models that one answer prices the traffic with."""
@@ -52,7 +53,7 @@ def reply(conversation: Conversation) -> list[Saying]:
 def _calls(understanding: Understanding) -> list[Call]:  # noqa: PLR0911 - one return for each kind of request
     entities, facets = understanding.entities, understanding.facets
     if entities.sql:
-        return [Call("query_dataset", {**_dataset(entities), "sql": entities.sql})]
+        return [Call("query_dataset", {**entities.dataset_arguments(), "sql": entities.sql})]
     match understanding.intent:
         case Intent.COST_ANALYSIS:
             return [_usage(entities, *_SUMMARY_DIMENSIONS), _costs(entities)]
@@ -80,7 +81,7 @@ def _calls(understanding: Understanding) -> list[Call]:  # noqa: PLR0911 - one r
             looks = [_pattern(entities)] if wants_time else []
             return [*looks, *([_latency(entities)] if wants_speed else []), _usage(entities, "day")]
         case _:
-            return [Call("list_datasets", {}), Call("describe_dataset", _dataset(entities))]
+            return [Call("list_datasets", {}), Call("describe_dataset", entities.dataset_arguments())]
 
 
 def _second_look(conversation: Conversation) -> list[Call]:
@@ -92,17 +93,8 @@ def _second_look(conversation: Conversation) -> list[Call]:
     return [Call("usage_summary", {**kept, "group_by": ["model", "feature"]})]
 
 
-def _dataset(entities: Entities) -> dict[str, JsonValue]:
-    arguments: dict[str, JsonValue] = {}
-    if entities.files:
-        arguments["dataset_id"] = entities.files[0]
-    if entities.columns:
-        arguments["columns"] = dict(entities.columns)
-    return arguments
-
-
 def _filtered(entities: Entities, *, models: bool = False) -> dict[str, JsonValue]:
-    arguments = _dataset(entities)
+    arguments = entities.dataset_arguments()
     if entities.period.start:
         arguments["start_time"] = entities.period.start.isoformat()
     if entities.period.end:

@@ -11,9 +11,9 @@ from importlib.resources import files
 from typing import Final, TypeAlias
 
 from agent_service.engine.intents import Intent
-from agent_service.llm import offline_data
-from agent_service.llm.offline_entities import Entities, find_entities
-from agent_service.llm.offline_words import COMMON, KNOWN, normalise, tokens
+from agent_service.llm.offline import data
+from agent_service.llm.offline.entities import Entities, find_entities
+from agent_service.llm.offline.words import COMMON, KNOWN, normalise, tokens
 
 _Rules: TypeAlias = dict[Intent, tuple[tuple[re.Pattern[str], float], ...]]
 
@@ -51,7 +51,7 @@ class Understanding:
 
 
 def _load() -> tuple[_Rules, dict[Facet, re.Pattern[str]]]:
-    tables = tomllib.loads(files(offline_data).joinpath("evidence.toml").read_text("utf-8"))
+    tables = tomllib.loads(files(data).joinpath("evidence.toml").read_text("utf-8"))
     facets = {Facet(name): re.compile(pattern) for name, pattern in tables.pop("facets").items()}
     rules = {
         Intent(name): tuple((re.compile(pattern), float(weight)) for pattern, weight in table["evidence"])
