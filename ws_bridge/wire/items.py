@@ -1,5 +1,7 @@
 """Items of the Attach call → values of the session, and what the session wants → requests of that call."""
 
+from collections.abc import Iterable, Iterator
+
 from generated.apex.agent.v1 import agent_pb2 as pb
 from ws_bridge import items as it
 from ws_bridge.frames import ActiveRun, Failure, ThreadFrame
@@ -10,13 +12,36 @@ _RUN_STATUSES = enum_labels(pb.RunStatus.DESCRIPTOR)
 _CHANGES = enum_labels(pb.ThreadChange.DESCRIPTOR)
 
 
-def item_of(item: pb.AttachResponse.Item, texts: EventTexts) -> it.Item | None:
-    """Return an item as a value; None for a kind that is newer than this bridge."""
+def items_of(items: Iterable[pb.AttachResponse.Item], texts: EventTexts) -> Iterator[it.Item]:
+    """Yield the items of one session as values, in order: events of a watch that follow each other as one."""
+    events: it.RunEvents | None = None
+    for item in items:
+        case = item.WhichOneof("item")
+        if case == "event":
+            event, watch_id = item.event, item.watch_id
+            text = texts.json(event)
+            if events is not None:
+                if events.watch_id == watch_id and events.next_seq == event.seq:
+                    events.texts.append(text)
+                    events.terminal = is_terminal(event)
+                    continue
+                yield events
+            events = it.RunEvents(watch_id, event.seq, [text], is_terminal(event))
+            continue
+        if events is not None:
+            yield events
+            events = None
+        value = _other(item, case)
+        if value is not None:
+            yield value
+    if events is not None:
+        yield events
+
+
+def _other(item: pb.AttachResponse.Item, case: str | None) -> it.Item | None:
+    """Return an item that is no event; None for a kind that is newer than this bridge."""
     value: it.Item | None = None
-    match item.WhichOneof("item"):
-        case "event":
-            event = item.event
-            value = it.RunEvent(item.watch_id, event.run_id, event.seq, is_terminal(event), texts.json(event))
+    match case:
         case "session_ready":
             value = _ready(item.session_ready)
         case "session_expiring":
