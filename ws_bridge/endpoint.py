@@ -191,7 +191,8 @@ class Endpoint:
 
     def _flush(self) -> None:
         """Write what waits as long as the peer reads; behind the last of it comes the close, if there is to be one."""
-        while self._line.writable and (frames := self._outbox.take(MAX_WRITE_BYTES)):
+        while self._outbox and self._line.writable:
+            frames = self._outbox.take(MAX_WRITE_BYTES)
             self._line.send(frames)
             self._shared.metrics.sent.inc(len(frames))
         if self._close is not None and not self._outbox:

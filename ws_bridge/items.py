@@ -1,5 +1,6 @@
 """What the service says about one socket, as values. `wire.items` makes them from the contract's items."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,13 +16,8 @@ class RunEvents:
 
     watch_id: str
     first_seq: int
-    texts: list[bytes]
+    texts: Sequence[bytes]
     terminal: bool
-
-    @property
-    def next_seq(self) -> int:
-        """The seq of the event that continues them."""
-        return self.first_seq + len(self.texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,22 +68,21 @@ class Listener(Protocol):
 
 
 class Line:
-    """One WebSocket connection. After `close` or `abort` nothing is sent any more."""
+    """One WebSocket connection. After `close` or `abort` nothing is sent any more.
 
-    __slots__ = ("_protocol",)
+    `writable` is false while the peer does not read what was sent.
+    """
+
+    __slots__ = ("_protocol", "writable")
 
     def __init__(self, protocol: "LineProtocol") -> None:
         self._protocol = protocol
+        self.writable = True
 
     @property
     def address(self) -> str:
         """The peer's address, without the port."""
         return self._protocol.client[0] if self._protocol.client else ""
-
-    @property
-    def writable(self) -> bool:
-        """False while the peer does not read what was sent."""
-        return self._protocol.writable.is_set()
 
     def listen(self, listener: Listener) -> None:
         """Tell everything to a listener from now on, beginning with what has come since the upgrade."""
@@ -92,7 +91,7 @@ class Line:
     def send(self, frames: Sequence[bytes]) -> None:
         """Send text frames with one write, or drop them if the peer is gone. Ask for `writable` first."""
         protocol = self._protocol
-        if protocol.conn.state is State.OPEN and not self._ended():
+        if protocol.conn.state is State.OPEN and not protocol.transport.is_closing():
             protocol.transport.write(text_frames(frames))
 
     def ping(self, number: int) -> None:
@@ -152,8 +151,13 @@ class LineProtocol(WebSocketsSansIOProtocol):
             self.transport.write(UNREADABLE_UPGRADE)
             self.transport.close()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.line.writable = False
+
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.line.writable = True
         if self.listener is not None:
             self.listener.on_writable()
 
@@ -199,7 +203,7 @@ class LineProtocol(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
 
     def handle_ping(self) -> None:
-        if self.writable.is_set():
+        if self.line.writable:
             super().handle_ping()
         else:
             self.conn.data_to_send()  # dropped: pongs for a peer that does not read would pile up without a bound

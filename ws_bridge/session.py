@@ -137,6 +137,8 @@ class Session:
         new = self._streams.take(events.watch_id, events.first_seq, len(texts), terminal=events.terminal)
         if new is None:
             return self._streams.restart(events.watch_id)
+        if new == len(texts):
+            return [fx.SendEvents(texts)]
         return [fx.SendEvents(texts[-new:])] if new else []
 
     def on_item(self, now_ms: int, item: it.Item, error_id: str) -> list[fx.Effect]:

@@ -38,14 +38,10 @@ class RecordedLine(Line):
     """A line to nowhere, which keeps what is sent."""
 
     def __init__(self) -> None:
-        self.reads = True
+        self.writable = True
         self.writes: list[list[bytes]] = []
         self.closed: list[CloseCode] = []
         self.aborted = asyncio.Event()
-
-    @property
-    def writable(self) -> bool:
-        return self.reads
 
     @property
     def frames(self) -> list[bytes]:
@@ -131,25 +127,25 @@ def test_the_events_of_a_batch_are_one_write() -> None:
 
 def test_what_a_peer_does_not_read_waits_in_order() -> None:
     served = watching()
-    served.line.reads = False
+    served.line.writable = False
     served.endpoint.on_item(RunEvents("1", 1, [b"x" * 40_000, b"y" * 40_000], terminal=False))
     served.endpoint.on_item(RunEvents("1", 3, [b"z"], terminal=False))
     assert served.line.writes == []
 
-    served.line.reads = True
+    served.line.writable = True
     served.endpoint.on_writable()
     assert [[data[:1] for data in write] for write in served.line.writes] == [[b"x"], [b"y", b"z"]]
 
 
 def test_a_close_comes_behind_what_waits() -> None:
     served = watching()
-    served.line.reads = False
+    served.line.writable = False
     served.endpoint.on_item(RunEvents("1", 1, [b"1"], terminal=False))
     with asyncio.Runner() as runner:
         runner.run(in_loop(lambda: served.endpoint.drain(1000)))
     assert not served.line.closed
 
-    served.line.reads = True
+    served.line.writable = True
     served.endpoint.on_writable()
     assert served.line.frames[0] == b"1"
     assert json.loads(served.line.frames[1])["type"] == "server_draining"
@@ -163,7 +159,7 @@ async def in_loop(action: Callable[[], None]) -> None:
 async def test_a_peer_that_never_reads_what_waits_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ws_bridge.endpoint.FLUSH_GRACE_S", 0.01)
     served = watching()
-    served.line.reads = False
+    served.line.writable = False
     served.endpoint.on_item(RunEvents("1", 1, [b"1"], terminal=False))
     served.endpoint.drain(1000)
     await served.line.aborted.wait()
@@ -172,13 +168,13 @@ async def test_a_peer_that_never_reads_what_waits_is_aborted(monkeypatch: pytest
 
 def test_a_slow_peer_loses_what_waits_and_is_closed_at_once() -> None:
     served = watching(OutboxLimits(max_frames=2))
-    served.line.reads = False
+    served.line.writable = False
     served.endpoint.on_item(RunEvents("1", 1, [b"1", b"2"], terminal=False))
     assert not served.line.closed
     served.endpoint.on_item(RunEvents("1", 3, [b"3"], terminal=False))
     assert served.line.closed == [CloseCode.SLOW_CONSUMER]
 
-    served.line.reads = True
+    served.line.writable = True
     served.endpoint.on_writable()
     assert served.line.writes == []
 

@@ -4,7 +4,7 @@ The text depends on nothing but the event, so one text serves all its watchers. 
 mapped by its descriptor; one that is newer than the generated code becomes `unknown_event` without a payload.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from google.protobuf.message import Message
@@ -24,9 +24,9 @@ from ws_bridge.wire.values import (
 UNKNOWN_EVENT = "unknown_event"
 TERMINAL_EVENTS = frozenset({"agent_completed", "agent_error"})
 MAX_KEPT_TEXTS = 1024
-"""Texts that are kept for further watchers of the same events."""
+"""Texts that are kept for further watchers of the same events, not counting those of the newest batch."""
 MAX_KEPT_BYTES = 4 * 1024 * 1024
-"""Bytes of all kept texts together, not counting the newest one."""
+"""Bytes of all kept texts together, not counting those of the newest batch."""
 
 _STAGES = enum_labels(pb.ProgressStage.DESCRIPTOR)
 _EFFECTS = enum_labels(pb.ToolEffect.DESCRIPTOR)
@@ -76,30 +76,36 @@ def event_json(event: pb.AgentEvent) -> bytes:
 
 
 class EventTexts:
-    """Makes each event's text once, however many sockets watch it at the time.
+    """Makes the texts of a batch of events once, however many sockets get the same batch at the time.
 
     Bounded: there are two halves, and when the newer one is full, it takes the place of the older one.
     """
 
     def __init__(self) -> None:
-        self._newer: dict[tuple[str, int], bytes] = {}
-        self._older: dict[tuple[str, int], bytes] = {}
+        self._newer: dict[tuple[str, int], list[bytes]] = {}
+        self._older: dict[tuple[str, int], list[bytes]] = {}
+        self._newer_texts = 0
         self._newer_bytes = 0
 
-    def json(self, event: pb.AgentEvent) -> bytes:
-        """Return an event's frame as JSON text in UTF-8."""
-        key = (event.run_id, event.seq)
-        known = self._newer.get(key) or self._older.get(key)
-        if known is not None:
-            return known
-        self._newer[key] = data = event_json(event)
-        self._newer_bytes += len(data)
-        if len(self._newer) >= MAX_KEPT_TEXTS // 2 or self._newer_bytes >= MAX_KEPT_BYTES // 2:
-            self._older, self._newer, self._newer_bytes = self._newer, {}, 0
-        return data
+    def json(self, events: Sequence[pb.AgentEvent]) -> list[bytes]:
+        """Return the frames of events of one run that follow each other, each as JSON text in UTF-8."""
+        key = (events[0].run_id, events[0].seq)
+        known = self._newer.get(key) or self._older.get(key) or []
+        if len(known) >= len(events):
+            return known[: len(events)]
+        self._newer[key] = made = [*known, *map(event_json, events[len(known) :])]
+        self._newer_texts += len(made)
+        self._newer_bytes += sum(map(len, made))
+        if self._newer_texts >= MAX_KEPT_TEXTS // 2 or self._newer_bytes >= MAX_KEPT_BYTES // 2:
+            self._older, self._newer = self._newer, {}
+            self._newer_texts = self._newer_bytes = 0
+        return made
 
 
 def _payload(event: pb.AgentEvent, case: str | None) -> _PartialResult | JsonObject:
+    if case == "partial_result":
+        body = event.partial_result
+        return _PartialResult(body.message_id, body.text)
     if case is None:
         return {}
     mapping = _PAYLOADS.get(case)
@@ -166,11 +172,6 @@ def _tool_completed(event: pb.AgentEvent) -> JsonObject:
         "error": body.error,
         "execution_time_ms": body.execution_time_ms,
     }
-
-
-def _partial_result(event: pb.AgentEvent) -> _PartialResult:
-    body = event.partial_result
-    return _PartialResult(body.message_id, body.text)
 
 
 def _artifact_created(event: pb.AgentEvent) -> JsonObject:
@@ -253,14 +254,13 @@ def _usage(usage: pb.Usage) -> JsonObject:
     }
 
 
-_PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], _PartialResult | JsonObject]] = {
+_PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], JsonObject]] = {
     "agent_started": _agent_started,
     "agent_progress": _agent_progress,
     "agent_thinking": _agent_thinking,
     "agent_handoff": _agent_handoff,
     "tool_executing": _tool_executing,
     "tool_completed": _tool_completed,
-    "partial_result": _partial_result,
     "artifact_created": _artifact_created,
     "approval_requested": _approval_requested,
     "approval_resolved": _approval_resolved,

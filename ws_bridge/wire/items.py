@@ -1,6 +1,6 @@
 """Items of the Attach call → values of the session, and what the session wants → requests of that call."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from generated.apex.agent.v1 import agent_pb2 as pb
 from ws_bridge import items as it
@@ -14,28 +14,33 @@ _CHANGES = enum_labels(pb.ThreadChange.DESCRIPTOR)
 
 def items_of(items: Iterable[pb.AttachResponse.Item], texts: EventTexts) -> Iterator[it.Item]:
     """Yield the items of one session as values, in order: events of a watch that follow each other as one."""
-    events: it.RunEvents | None = None
+    events: list[pb.AgentEvent] = []
+    watch_id, next_seq = "", 0
     for item in items:
         case = item.WhichOneof("item")
         if case == "event":
-            event, watch_id = item.event, item.watch_id
-            text = texts.json(event)
-            if events is not None:
-                if events.watch_id == watch_id and events.next_seq == event.seq:
-                    events.texts.append(text)
-                    events.terminal = is_terminal(event)
-                    continue
-                yield events
-            events = it.RunEvents(watch_id, event.seq, [text], is_terminal(event))
+            event = item.event
+            seq = event.seq
+            if events and (seq != next_seq or item.watch_id != watch_id):
+                yield _run_events(watch_id, events, texts)
+                events = []
+            if not events:
+                watch_id = item.watch_id
+            events.append(event)
+            next_seq = seq + 1
             continue
-        if events is not None:
-            yield events
-            events = None
+        if events:
+            yield _run_events(watch_id, events, texts)
+            events = []
         value = _other(item, case)
         if value is not None:
             yield value
-    if events is not None:
-        yield events
+    if events:
+        yield _run_events(watch_id, events, texts)
+
+
+def _run_events(watch_id: str, events: Sequence[pb.AgentEvent], texts: EventTexts) -> it.RunEvents:
+    return it.RunEvents(watch_id, events[0].seq, texts.json(events), is_terminal(events[-1]))
 
 
 def _other(item: pb.AttachResponse.Item, case: str | None) -> it.Item | None:
