@@ -182,6 +182,7 @@ class LineProtocol(WebSocketsSansIOProtocol):
         if self.listener is None:
             self.send_500_response()  # unless there was an answer
             self.transport.close()
+        self.request.headers.clear()  # the library's parser keeps the request for as long as the socket is open
         del self.scope, self.request, self.response
 
     async def send(self, message: ASGISendEvent) -> None:

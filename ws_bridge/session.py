@@ -7,7 +7,6 @@ Order: what a client sends is handled in the order in which it came, one call at
 its message works. `ping`, `pong` and `authenticate` do not wait behind a call: they keep the line and the token alive.
 """
 
-from collections import deque
 from enum import Enum
 
 from ws_bridge import effects as fx
@@ -46,7 +45,7 @@ class Session:
         self._phase = Phase.SIGNING_IN
         self._deadline_ms = now_ms + limits.sign_in_ms
         self._active_ms = now_ms
-        self._pending: deque[tuple[fr.ClientFrame, str]] = deque()
+        self._pending: list[tuple[fr.ClientFrame, str]] = []
         self._call: fr.UserMessage | fr.StopAgent | None = None
         self._link = ServiceLink(attached=attached)
         self._streams = Streams()
@@ -262,7 +261,7 @@ class Session:
         """Handle what waits, until a call is under way."""
         effects: list[fx.Effect] = []
         while self._pending and self._call is None and self._phase is Phase.ESTABLISHED:
-            effects += self._handle(now_ms, *self._pending.popleft())
+            effects += self._handle(now_ms, *self._pending.pop(0))
         return effects
 
     def _handle(self, now_ms: int, frame: fr.ClientFrame, error_id: str) -> list[fx.Effect]:
