@@ -143,6 +143,7 @@ def test_a_close_comes_behind_what_waits() -> None:
     served.endpoint.on_item(RunEvents("1", 1, [b"1"], terminal=False))
     with asyncio.Runner() as runner:
         runner.run(in_loop(lambda: served.endpoint.drain(1000)))
+    served.endpoint.on_writable()  # it was, but is not any more
     assert not served.line.closed
 
     served.line.writable = True

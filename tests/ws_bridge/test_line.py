@@ -148,6 +148,7 @@ async def test_frames_before_the_accept_are_heard_first() -> None:
     assert not transport.is_reading()
     application.let.set()
     await asyncio.gather(*protocol.tasks)
+    assert transport.is_reading()
     protocol.data_received(frame(0x1, b"3") + frame(0x2, b"4"))
     protocol.data_received(frame(0xA, (7).to_bytes(8)))
 
@@ -165,10 +166,11 @@ async def test_a_peer_that_does_not_read_is_known_until_it_reads() -> None:
     application = Application()
     protocol, _ = await accepted(application)
     assert application.line is not None
-    protocol.pause_writing()
-    assert not application.line.writable
-    protocol.resume_writing()
-    assert application.line.writable
+    seen = [application.line.writable]
+    for change in (protocol.pause_writing, protocol.resume_writing):
+        change()
+        seen.append(application.line.writable)
+    assert seen == [True, False, True]
     assert application.heard.all == ["writable"]
 
 
