@@ -103,12 +103,9 @@ class EventTexts:
 
 
 def _payload(event: pb.AgentEvent, case: str | None) -> _PartialResult | JsonObject:
-    if case == "partial_result":
-        body = event.partial_result
-        return _PartialResult(body.message_id, body.text)
     if case is None:
         return {}
-    mapping = _PAYLOADS.get(case)
+    mapping = PAYLOADS.get(case)
     if mapping is not None:
         return mapping(event)
     newer = getattr(event, case)
@@ -172,6 +169,11 @@ def _tool_completed(event: pb.AgentEvent) -> JsonObject:
         "error": body.error,
         "execution_time_ms": body.execution_time_ms,
     }
+
+
+def _partial_result(event: pb.AgentEvent) -> _PartialResult:
+    body = event.partial_result
+    return _PartialResult(body.message_id, body.text)
 
 
 def _artifact_created(event: pb.AgentEvent) -> JsonObject:
@@ -254,13 +256,14 @@ def _usage(usage: pb.Usage) -> JsonObject:
     }
 
 
-_PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], JsonObject]] = {
+PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], _PartialResult | JsonObject]] = {
     "agent_started": _agent_started,
     "agent_progress": _agent_progress,
     "agent_thinking": _agent_thinking,
     "agent_handoff": _agent_handoff,
     "tool_executing": _tool_executing,
     "tool_completed": _tool_completed,
+    "partial_result": _partial_result,
     "artifact_created": _artifact_created,
     "approval_requested": _approval_requested,
     "approval_resolved": _approval_resolved,
@@ -268,3 +271,4 @@ _PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], JsonObject]] = {
     "agent_completed": _agent_completed,
     "agent_error": _agent_error,
 }
+"""The hand-written mapping of each case of the contract."""
