@@ -70,7 +70,7 @@ class Sockets:
         return len(self._endpoints)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one WebSocket, from before its upgrade to its end."""
+        """Answer one upgrade; an open socket is then served by its endpoint, without this application."""
         await receive()  # websocket.connect
         line: Line = scope["state"][LINE_KEY]
         sign_in = sign_in_of(scope)
@@ -82,9 +82,10 @@ class Sockets:
         release = _Once(lambda: self._unsigned.release(line.address))
         try:
             await send({"type": "websocket.accept", "subprotocol": sign_in.subprotocol, "headers": []})
-            await self._serve(receive, line, sign_in, release)
-        finally:
+            self._begin(line, sign_in, release)
+        except BaseException:
             release()
+            raise
 
     async def tick_forever(self) -> None:
         """Tell every session the time, until cancelled."""
@@ -107,19 +108,25 @@ class Sockets:
         except TimeoutError:
             logger.warning("%d sockets did not close in time.", len(self._endpoints))
 
-    async def _serve(self, receive: Receive, line: Line, sign_in: SignIn, release: "_Once") -> None:
+    def _begin(self, line: Line, sign_in: SignIn, release: "_Once") -> None:
         clock = self._shared.clock
         session_id = clock.new_id()
-        session = Session(session_id, self._limits, clock.monotonic_ms(), attached=self._shared.upstream.attached)
-        endpoint = Endpoint(session_id, session, line, self._shared, release)
-        self._endpoints[session_id] = endpoint
-        self._empty.clear()
-        try:
-            await endpoint.run(receive, sign_in.token)
-        finally:
+
+        def end() -> None:
+            release()
             del self._endpoints[session_id]
             if not self._endpoints:
                 self._empty.set()
+
+        session = Session(session_id, self._limits, clock.monotonic_ms(), attached=self._shared.upstream.attached)
+        endpoint = Endpoint(session_id, session, line, self._shared, on_token_brought=release, on_end=end)
+        self._endpoints[session_id] = endpoint
+        self._empty.clear()
+        try:
+            endpoint.begin(sign_in.token)
+        except BaseException:
+            endpoint.on_gone()
+            raise
 
     def _refusal(self, sign_in: SignIn, address: str) -> Failure | None:
         """Return why a socket must not begin, or None; then it is counted as not signed in."""

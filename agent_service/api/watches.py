@@ -75,7 +75,6 @@ class Watches:
         self._outbox = outbox
         self._services = services
         self._watches: dict[str, _Watching] = {}
-        self._logger = structlog.get_logger("apex.watch").bind(session_id=session_id)
 
     def start(self, user: UserExecutionContext, request: pb.WatchRunItem) -> None:
         """Start a watch; one with the same id is stopped first."""
@@ -117,7 +116,8 @@ class Watches:
         except ApexError as reason:
             error = reason
         except Exception as defect:  # noqa: BLE001 - the border: it ends this watch, not the call
-            error, error_id = report_defect(self._logger, self._services.ids, defect)
+            logger = structlog.get_logger("apex.watch").bind(session_id=self._session_id)
+            error, error_id = report_defect(logger, self._services.ids, defect)
         finally:
             self._services.metrics.watches.dec()
         if self._watches.get(request.watch_id) is watching:

@@ -218,7 +218,7 @@ class ThreadChanges:
     def __init__(self, subscribers: dict[str, set["ThreadChanges"]], user_id: str) -> None:
         self._subscribers = subscribers
         self._user_id = user_id
-        self._queue: deque[ThreadChange] = deque()
+        self._queue: list[ThreadChange] = []
         self._wakeup = asyncio.Event()
         self._overflowed = False
 
@@ -247,7 +247,7 @@ class ThreadChanges:
                 raise ApexError(ErrorReason.SLOW_CONSUMER, "Too many changes waited; list the threads again.")
             self._wakeup.clear()
             await self._wakeup.wait()
-        return self._queue.popleft()
+        return self._queue.pop(0)
 
     def push(self, change: ThreadChange) -> None:
         """Take a change; past the bound the subscription ends with an error after what is queued."""

@@ -41,7 +41,7 @@ from ws_bridge import frames as fr
 from ws_bridge.close_codes import MEANINGS, CloseCode
 from ws_bridge.wire.client_frames import MESSAGE_TYPES, NOT_YET, READERS, client_frame
 from ws_bridge.wire.events import PAYLOADS, EventTexts
-from ws_bridge.wire.items import item_of
+from ws_bridge.wire.items import items_of
 
 HERE: Final = Path(__file__).parent
 GOLDEN: Final = HERE.parent / "ws_bridge" / "golden"
@@ -109,8 +109,8 @@ def items_taken() -> list[str]:
     for case in pb.AttachResponse.Item.DESCRIPTOR.oneofs_by_name["item"].fields:
         item = pb.AttachResponse.Item(session_id=ID)
         getattr(item, case.name).SetInParent()
-        made[case.name] = item_of(item, EventTexts())
-    return [name for name, value in made.items() if value is not None]
+        made[case.name] = list(items_of([item], EventTexts()))
+    return [name for name, values in made.items() if values]
 
 
 def references_taken() -> list[str]:

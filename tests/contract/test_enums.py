@@ -23,7 +23,7 @@ from ws_bridge import frames as fr
 from ws_bridge.close_codes import Reason
 from ws_bridge.rest_models import RunStatusName
 from ws_bridge.wire.client_frames import client_frame
-from ws_bridge.wire.events import event_object
+from ws_bridge.wire.events import event_json
 from ws_bridge.wire.values import enum_labels, message_object
 
 TEXTS: Final = enum_texts(pb.DESCRIPTOR)
@@ -80,7 +80,7 @@ def test_a_field_shows_the_text_of_its_value(field: FieldDescriptor) -> None:
         if case is not None:
             event = pb.AgentEvent()
             getattr(event, case).MergeFrom(message)
-            payload = event_object(event)["payload"]
+            payload = json.loads(event_json(event))["payload"]
             assert isinstance(payload, dict)
             assert payload[field.name] == found
     assert shown == TEXTS[field.enum_type.name]

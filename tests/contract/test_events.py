@@ -1,5 +1,7 @@
 """Every kind of event, with any content: the same in every form that it has."""
 
+import json
+
 import pytest
 from google.protobuf.message import Message
 from hypothesis import given, settings
@@ -10,8 +12,8 @@ from agent_service.api.wire_events import MONEY_DECIMALS, event_to_domain
 from generated.apex.agent.v1 import agent_pb2 as pb
 from tests.support.bodies import KINDS
 from tests.support.random_events import EVENT_CASES, agent_events
-from ws_bridge.wire.events import PAYLOADS, event_object
-from ws_bridge.wire.values import message_object, time_text
+from ws_bridge.wire.events import PAYLOADS, event_json
+from ws_bridge.wire.values import message_object, time_text, to_json
 
 CODEC = ProtoCodec()
 EACH = pytest.mark.parametrize("case", EVENT_CASES)
@@ -25,8 +27,9 @@ def test_the_fast_mapping_equals_the_one_by_descriptor(case: str) -> None:
     def holds(event: pb.AgentEvent) -> None:
         body = getattr(event, case)
         assert isinstance(body, Message)
-        assert PAYLOADS[case](event) == message_object(body)
-        assert event_object(event) == {
+        payload = json.loads(to_json(message_object(body)))
+        assert json.loads(to_json(PAYLOADS[case](event))) == payload
+        assert json.loads(event_json(event)) == {
             "type": case,
             "run_id": event.run_id,
             "thread_id": event.thread_id,
@@ -34,7 +37,7 @@ def test_the_fast_mapping_equals_the_one_by_descriptor(case: str) -> None:
             "attempt": event.attempt,
             "agent_name": event.agent_name,
             "timestamp": time_text(event.emit_time),
-            "payload": message_object(body),
+            "payload": payload,
         }
 
     holds()

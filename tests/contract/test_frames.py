@@ -20,7 +20,7 @@ from ws_bridge import items as it
 from ws_bridge.close_codes import Reason
 from ws_bridge.wire.client_frames import MESSAGE_TYPES, NOT_YET, READERS, client_frame
 from ws_bridge.wire.events import EventTexts
-from ws_bridge.wire.items import item_of
+from ws_bridge.wire.items import items_of
 from ws_bridge.wire.server_frames import frame_json
 from ws_bridge.wire.values import datetime_text
 
@@ -113,7 +113,7 @@ def test_a_change_of_a_thread_is_this_text(change: str, request: pytest.FixtureR
         thread.create_time.FromDatetime(START)
         thread.update_time.FromDatetime(START)
     changed = pb.ThreadChanged(change=pb.ThreadChange.Value(f"THREAD_CHANGE_{change.upper()}"), thread=thread)
-    item = item_of(pb.AttachResponse.Item(session_id=ID, thread_changed=changed), EventTexts())
+    (item,) = items_of([pb.AttachResponse.Item(session_id=ID, thread_changed=changed)], EventTexts())
     assert isinstance(item, it.ThreadChanged)
     held_against(GOLDEN / "server_frames" / f"thread_{change}.json", json.loads(frame_json(item.frame)), request)
 

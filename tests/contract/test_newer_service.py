@@ -31,8 +31,8 @@ from tests.support.raw_calls import attached_events, watch_run
 from tests.support.rules import ID
 from ws_bridge.close_codes import MEANINGS, Reason, meaning_of
 from ws_bridge.items import SessionEnded
-from ws_bridge.wire.events import EventTexts, event_object
-from ws_bridge.wire.items import item_of
+from ws_bridge.wire.events import EventTexts, event_json
+from ws_bridge.wire.items import items_of
 from ws_bridge.wire.values import time_text
 
 PLAYER: Final = Path(__file__).parent / "play_frames.mjs"
@@ -93,7 +93,7 @@ def test_every_message_keeps_what_it_does_not_know(name: str) -> None:
 
 @given(agent_events())
 def test_new_fields_do_not_change_an_events_text(event: pb.AgentEvent) -> None:
-    assert event_object(pb.AgentEvent.FromString(NEWER.event(event))) == event_object(event)
+    assert event_json(pb.AgentEvent.FromString(NEWER.event(event))) == event_json(event)
 
 
 # ── the service ──
@@ -179,13 +179,13 @@ async def test_the_page_goes_on_over_what_it_does_not_know(newer_run: NewerRun) 
 def test_an_item_that_the_bridge_does_not_know_is_nothing() -> None:
     newer = NEWER.new("AttachResponse.Item", pb.AttachResponse.Item(session_id=ID).SerializeToString())
     set_field(newer, "future_item.message", "of the future")
-    assert item_of(pb.AttachResponse.Item.FromString(newer.SerializeToString()), EventTexts()) is None
+    assert not list(items_of([pb.AttachResponse.Item.FromString(newer.SerializeToString())], EventTexts()))
 
 
 def test_a_reason_that_the_bridge_does_not_know_is_like_a_defect_of_the_service() -> None:
     newer = NEWER.new("AttachResponse.Item")
     set_field(newer, "session_ended.reason", NEW_VALUE_NUMBER)
-    item = item_of(pb.AttachResponse.Item.FromString(newer.SerializeToString()), EventTexts())
+    (item,) = items_of([pb.AttachResponse.Item.FromString(newer.SerializeToString())], EventTexts())
     assert isinstance(item, SessionEnded)
     assert item.failure is not None
     assert item.failure.reason == str(NEW_VALUE_NUMBER)
