@@ -98,7 +98,6 @@ class Runs:
         if accepted.already_existed:
             self._check_same_thread(accepted.run, command)
             return accepted
-        self._broadcast.publish(accepted.run.run_id, accepted.events)
         self._workforce.wake()
         try:
             await self._announce_thread(user, accepted)

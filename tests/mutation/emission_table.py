@@ -59,7 +59,6 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/run.py::RunState._close_all _close_tools(error)": STOP,
     "agent_service/engine/run.py::RunState._close_all resolved": APPROVAL,
     "agent_service/engine/run.py::RunState._close_tools ToolCompleted": STOP,
-    "agent_service/engine/runs.py::Runs._accept accepted.events": ANALYSIS,
     "agent_service/engine/runs.py::Runs._announce_thread ThreadChange": (
         f"{ENGINE}/test_runs.py::test_a_new_thread_is_named_after_its_message_and_announced"
     ),
