@@ -49,11 +49,14 @@ async def test_every_rpc_refuses_a_token_that_has_ended(face: Face, rpc: MethodD
     async with failed_with("TOKEN_EXPIRED", grpc.StatusCode.UNAUTHENTICATED):
         match rpc.client_streaming, rpc.server_streaming:
             case False, False:
-                await face.channel.unary_unary(path)(b"", metadata=metadata)
+                unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = face.channel.unary_unary(path)
+                await unary(b"", metadata=metadata)
             case False, True:
-                await face.channel.unary_stream(path)(b"", metadata=metadata).read()
+                streaming: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = face.channel.unary_stream(path)
+                await streaming(b"", metadata=metadata).read()
             case _:
-                await face.channel.stream_unary(path)(iter([b""]), metadata=metadata)
+                upload: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = face.channel.stream_unary(path)
+                await upload(iter([b""]), metadata=metadata)
 
 
 async def test_sign_in_comes_before_validation(face: Face) -> None:
