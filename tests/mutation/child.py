@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -45,10 +46,19 @@ class Reporter:
         self.say(test=report.nodeid, when=report.when, outcome=report.outcome, reason=reason)
 
 
-def run(sources: Mapping[str, str], tests: Sequence[str], folder: Path, report_fd: int, *, all_of_them: bool) -> None:
-    """Run the tests over the changed sources, up to the first that fails unless all are asked for; then end.
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """Tests to be run over changed sources, path → text: up to the first that fails, or all of them."""
 
-    For a fresh fork that has imported nothing of the product. `folder` takes what the tests write.
+    sources: Mapping[str, str]
+    tests: Sequence[str]
+    all_of_them: bool = False
+
+
+def run(job: Job, folder: Path, report_fd: int, test_run: str) -> None:
+    """Do a job, then end this process: a fresh fork that has imported nothing of the product.
+
+    `folder` takes what the tests write; `test_run` names the run of all mutants, which may share a server.
     """
     os.setsid()
     os.chdir(ROOT)
@@ -61,19 +71,19 @@ def run(sources: Mapping[str, str], tests: Sequence[str], folder: Path, report_f
         reporter.say(test="", when="import", outcome="failed", reason=f"imported before the fork: {early}")
         os._exit(1)
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(folder / "hypothesis")
-    if any(path.endswith(".js") for path in sources):
-        os.environ["NODE_OPTIONS"] = node_options(sources, folder)
-    modules = ChangedModules({**changed(IMPATIENCE), **sources})
+    if any(path.endswith(".js") for path in job.sources):
+        os.environ["NODE_OPTIONS"] = node_options(job.sources, folder)
+    modules = ChangedModules({**changed(IMPATIENCE), **job.sources})
     modules.install()
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", f"--basetemp={folder / 't'}"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plug-ins are imported before the fork
-    options += [f"--timeout={TEST_TIMEOUT_S}", "--timeout-method=signal"]
+    options += [f"--testrunuid={test_run}", f"--timeout={TEST_TIMEOUT_S}", "--timeout-method=signal"]
     plugins: list[object] = [reporter]
-    if any(test.startswith(SUITE) for test in tests):
+    if any(test.startswith(SUITE) for test in job.tests):
         from tests.mutation.hosting import Hosting
 
         plugins.append(Hosting())
-    pytest.main([*options, *([] if all_of_them else ["-x"]), *tests], plugins=plugins)
+    pytest.main([*options, *([] if job.all_of_them else ["-x"]), *job.tests], plugins=plugins)
     reporter.say(test="", when="loaded", outcome="passed", reason=modules.loaded)
     sys.stdout.flush()
     os._exit(0)

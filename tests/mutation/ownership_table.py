@@ -21,7 +21,7 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     ),
     "storage/event_log.py::SqlEventLog.read runs.c.user_id == user_id": f"{OTHERS}[sqlite-EventLog.read]",
     "storage/file_backing.py::ChunkRows.piece file_chunks.c.user_id == user_id": (
-        f"{STORAGE}/test_file_content.py::test_content_in_rows_is_its_users_own"
+        f"{STORAGE}/test_file_content.py::test_content_in_postgres_is_its_users_own"
     ),
     "storage/files.py::_is_content file_contents.c.user_id == user_id": (
         f"{STORAGE}/test_files.py::test_two_users_with_the_same_content_are_apart[sqlite]"

@@ -15,8 +15,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.mutation import child
+from tests.mutation.child import Job
 from tests.mutation.mutants import Mutant, StaleAnchorError
+from tests.support.postgres import find_server
 
 HEAVY: Final = (
     "alembic.command",
@@ -94,7 +98,7 @@ class _Process:
     pid: int
     pipe: int
     folder: Path
-    job: "_Job"
+    job: Job
     started: float
     told: bytes = b""
     output: str = ""
@@ -108,18 +112,12 @@ class _Process:
         return any(report["outcome"] == "failed" for report in self.reports)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    sources: Mapping[str, str]
-    tests: Sequence[str]
-    all_of_them: bool = False
-
-
 @dataclass(slots=True)
 class Runner:
     """`jobs` mutants at once. Runs every test without a mutant first: one that fails then proves nothing."""
 
     jobs: int
+    test_run: str = field(default_factory=lambda: f"mutation-{os.getpid()}")
     passing: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
     problems: dict[str, str] = field(default_factory=dict)
@@ -128,13 +126,18 @@ class Runner:
         """Yield a result for each mutant, as they come."""
         for name in HEAVY:
             importlib.import_module(name)
-        jobs: dict[_Job, Mutant] = {}
+        jobs: dict[Job, Mutant] = {}
         for mutant in mutants:
             try:
-                jobs[_Job(mutant.sources(), mutant.tests)] = mutant
+                jobs[Job(mutant.sources(), mutant.tests)] = mutant
             except StaleAnchorError as error:
                 yield Result(mutant, Verdict.STALE, 0, reason=str(error))
-        self._try_unchanged({test for job in jobs for test in job.tests})
+        tests = {test for job in jobs for test in job.tests}
+        if any("postgres" in test for test in tests):
+            # The embedded one, where there is no other, is this process's: each fork would start and stop its own.
+            with suppress(pytest.skip.Exception):
+                find_server(self.test_run)
+        self._try_unchanged(tests)
         for process, seconds in self._all(list(jobs)):
             yield self._judged(process, jobs[process.job], seconds)
 
@@ -142,7 +145,7 @@ class Runner:
         files: dict[str, list[str]] = {}
         for test in sorted(tests):
             files.setdefault(test.partition("::")[0], []).append(test)
-        for process, _ in self._all([_Job({}, named, all_of_them=True) for named in files.values()]):
+        for process, _ in self._all([Job({}, named, all_of_them=True) for named in files.values()]):
             bad = {report["test"]: report["reason"] for report in process.reports if report["outcome"] == "failed"}
             for test in process.job.tests:
                 about = [report for report in process.reports if _is_of(report["test"], test)]
@@ -182,12 +185,12 @@ class Runner:
         unread = [path for path in process.job.sources if path.endswith(".py") and path not in loaded]
         return f"its tests never import {', '.join(unread)}" if unread else ""
 
-    def _all(self, jobs: Sequence[_Job]) -> Iterator[tuple[_Process, float]]:
+    def _all(self, jobs: Sequence[Job]) -> Iterator[tuple[_Process, float]]:
         waiting, selector = list(reversed(jobs)), selectors.DefaultSelector()
         running = 0
         while waiting or running:
             while waiting and running < self.jobs:
-                process = _start(waiting.pop())
+                process = _start(waiting.pop(), self.test_run)
                 selector.register(process.pipe, selectors.EVENT_READ, process)
                 running += 1
             for key, _ in selector.select(timeout=1):
@@ -209,14 +212,14 @@ class Runner:
         return process, seconds
 
 
-def _start(job: _Job) -> _Process:
+def _start(job: Job, test_run: str) -> _Process:
     folder = Path(tempfile.mkdtemp(prefix="apex-m-"))
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(reading)
-            child.run(job.sources, job.tests, folder, writing, all_of_them=job.all_of_them)
+            child.run(job, folder, writing, test_run)
         finally:
             os._exit(1)
     os.close(writing)

@@ -227,7 +227,7 @@ async def test_other_machines_read_what_one_has_saved(migrated_postgres_url: str
 
 
 @pytest.mark.postgres
-async def test_content_in_rows_is_its_users_own(migrated_postgres_url: str, tmp_path: Path) -> None:
+async def test_content_in_postgres_is_its_users_own(migrated_postgres_url: str, tmp_path: Path) -> None:
     storage = await open_storage(migrated_postgres_url, tmp_path)
     files = [await save_file(storage, BIG, user_id) for user_id in (new_id(), new_id())]
     for path in on_disk(tmp_path):
