@@ -143,7 +143,7 @@ FENCING: Final = (
     _mutant(
         Kind.FENCING,
         "after a lost answer the epoch is not looked at",
-        f"{ENGINE}/test_journal.py::test_a_run_that_was_taken_while_the_answer_was_lost_is_fenced",
+        f"{ENGINE}/test_journal.py::test_what_its_heir_has_written_is_not_taken_for_its_own",
         Edit(JOURNAL, "Journal._settled", "position.epoch != append.epoch", "False"),
     ),
     _mutant(
@@ -265,19 +265,19 @@ GAP: Final = (
     _mutant(
         Kind.GAP,
         "the bridge passes over a gap",
-        f"{BRIDGE}/test_session.py::test_a_conversation_has_exactly_these_effects[watch_interrupted]",
+        f"{BRIDGE}/test_session.py::test_a_conversation_has_exactly_these_effects[resume]",
         Edit("ws_bridge/streams.py", "Streams.take", "seq != stream.last_seq + 1", "False"),
     ),
     _mutant(
         Kind.GAP,
         "the bridge sends an event twice",
-        f"{BRIDGE}/test_session.py::test_a_conversation_has_exactly_these_effects[watch_interrupted]",
+        f"{BRIDGE}/test_session.py::test_a_conversation_has_exactly_these_effects[resume]",
         Edit("ws_bridge/streams.py", "Streams.take", "seq <= stream.last_seq", "False"),
     ),
     _mutant(
         Kind.GAP,
         "a run folds any seq",
-        f"{ENGINE}/test_run_properties.py::test_what_is_refused_changes_nothing",
+        f"{ENGINE}/test_run_properties.py::test_only_the_next_event_is_folded",
         Edit("agent_service/engine/run.py", "RunState.apply", "event.seq != self.last_seq + 1", "False"),
     ),
     _mutant(

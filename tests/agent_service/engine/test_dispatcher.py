@@ -33,7 +33,7 @@ from agent_service.engine.tool import Tool, ToolContext, ToolError, ToolOutput
 from agent_service.engine.work import Work
 from storage.memory import MemoryStorage
 from tests.support.gates import Gate, is_stuck, settle
-from tests.support.workshop import ANN, BOB, NoArgs, Told, Workshop, a_tool, answer, user
+from tests.support.workshop import ANN, BOB, NoArgs, Told, Workshop, a_tool, answer, call_tool, think, user
 
 SECRET = "sk-0123456789abcdef0123456789"
 
@@ -122,8 +122,24 @@ async def test_the_call_is_committed_before_the_tool_runs(memory: MemoryStorage)
         seen.append(stored[-1].data.decode(errors="replace"))
         return {}
 
-    await Calls(memory, a_tool("look", look)).play(("look", {}))
-    assert "1-data.call-0" in seen[0]
+    async with Workshop(memory, tools=(a_tool("look", look),)) as shop:
+        commits = shop.storage.log.appends
+
+        async def script(work: Work) -> FinalResponse:
+            await think(work)
+            await work.emitter.flush()
+            commits.close()
+            calling = asyncio.create_task(call_tool(work, "look", "call-0"))
+            assert await is_stuck(calling)
+            assert not seen
+            commits.open()
+            await calling
+            return await answer(work)
+
+        shop.supervisor.scripts["hello"] = script
+        told = await shop.told(await shop.accept("hello"))
+    assert isinstance(told.end, AgentCompleted)
+    assert "call-0" in seen[0]
 
 
 async def test_a_thought_comes_first_where_the_model_had_none(memory: MemoryStorage) -> None:

@@ -1,7 +1,9 @@
 """Whatever `RunState` lets through, the run that comes of it obeys the contract's grammar."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,6 +140,16 @@ def test_what_is_refused_changes_nothing(steps: list[Body | None], closing: str,
     before = {name: repr(value) for name, value in vars(state).items()}
     if not close(state, closing, content):
         assert {name: repr(value) for name, value in vars(state).items()} == before
+
+
+@given(inputs, st.integers(-2, 3).filter(lambda step: step != 1))
+def test_only_the_next_event_is_folded(steps: list[Body | None], step: int) -> None:
+    state, _ = play(steps)
+    before = {name: repr(value) for name, value in vars(state).items()}
+    event = replace(state.draft(NOW, "data", AgentThinking("Hm.")), seq=state.last_seq + step)
+    with pytest.raises(GrammarError, match=f"seq {event.seq} after {state.last_seq}"):
+        state.apply(event)
+    assert {name: repr(value) for name, value in vars(state).items()} == before
 
 
 def test_the_terminal_event_repeats_the_agent_that_was_started() -> None:
