@@ -45,6 +45,11 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml
 test: install ## Run all tests
 	@$(BIN)/pytest -n logical --maxprocesses=4 --dist=loadfile $(ARGS)
 
+# Each mutant in a fork of its own, some at once (ARGS="--jobs 2 fencing" and the like; ARGS=--stale after moving code).
+.PHONY: mutation
+mutation: install ## Take each promise out of the product in turn and see a named test fail (10 minutes)
+	@$(BIN)/python -m tests.mutation $(ARGS)
+
 .PHONY: check
 check: check-static test ## Everything that must pass before a change is merged
 

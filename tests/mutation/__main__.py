@@ -59,6 +59,7 @@ def _show_stale(mutants: Sequence[Mutant]) -> int:
 def _run(mutants: Sequence[Mutant], jobs: int, *, with_output: bool) -> int:
     started = time.monotonic()
     results: list[Result] = []
+    _print("First, the tests without a mutant …")
     for result in Runner(jobs).run(mutants):
         results.append(result)
         _print(_line(result))

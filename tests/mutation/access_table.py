@@ -1,10 +1,11 @@
 """Who may come in: the Origin and Host checks, and the check of the token on every path."""
 
+import ast
 from collections.abc import Iterator
 from typing import Final
 
 from generated.apex.agent.v1 import agent_pb2 as pb
-from tests.mutation.mutants import Edit, Kind, Mutant
+from tests.mutation.mutants import Edit, Kind, Mutant, read, scopes
 
 API: Final = "tests/agent_service/api"
 AUTH: Final = f"{API}/test_auth.py"
@@ -288,6 +289,17 @@ TOKEN: Final = (
         Edit("ws_bridge/line.py", "LineProtocol.run_asgi", 'self.scope["query_string"] = b""', "pass"),
     ),
 )
+
+
+def route_mutants() -> Iterator[Mutant]:
+    """Yield a mutant for each route of REST that takes the caller's token, in which it takes one of its own."""
+    for path in ("ws_bridge/rest.py", "ws_bridge/rest_files.py"):
+        for scope, node in scopes(ast.parse(read(path))):
+            if isinstance(node, ast.AsyncFunctionDef) and "token: Token" in ast.unparse(node.args):
+                name = f"the route {node.name} brings a token of its own"
+                own = "token: __import__('typing').Annotated[str, __import__('fastapi').Depends(lambda: 'token-alice')]"
+                edit = Edit(path, scope, "token: Token", own)
+                yield _mutant(Kind.TOKEN, name, f"{REST}::test_every_route_refuses_who_brings_no_token", edit)
 
 
 def rpc_mutants() -> Iterator[Mutant]:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.mutation.access_table import ORIGIN, TOKEN, rpc_mutants
+from tests.mutation.access_table import ORIGIN, TOKEN, route_mutants, rpc_mutants
 from tests.mutation.emission_table import emission_mutants
 from tests.mutation.log_table import LOG_MUTANTS
 from tests.mutation.mutants import Mutant
@@ -23,4 +23,4 @@ SAMPLE: Final = (
 
 def all_mutants() -> tuple[Mutant, ...]:
     """Return them in the order of the tables."""
-    return (*emission_mutants(), *LOG_MUTANTS, *ownership_mutants(), *ORIGIN, *TOKEN, *rpc_mutants())
+    return (*emission_mutants(), *LOG_MUTANTS, *ownership_mutants(), *ORIGIN, *TOKEN, *rpc_mutants(), *route_mutants())

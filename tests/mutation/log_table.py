@@ -253,7 +253,7 @@ GAP: Final = (
     _mutant(
         Kind.GAP,
         "a watch queues what does not follow",
-        f"{ENGINE}/test_broadcast.py::test_what_is_committed_while_a_watcher_reads_is_not_missed",
+        f"{ENGINE}/test_broadcast.py::test_a_watcher_that_comes_at_any_moment_sees_every_event_once_in_order",
         Edit(BROADCAST, "Watch.push", "event.seq == self._queued_seq() + 1", "True"),
     ),
     _mutant(

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -260,6 +261,16 @@ async def test_without_a_token(bridge: RunningBridge, headers: dict[str, str]) -
         response = await client.get("/api/v1/threads")
         assert error_of(response, 401)["code"] == "UNAUTHENTICATED"
         assert response.headers["www-authenticate"] == "Bearer"
+
+
+async def test_every_route_refuses_who_brings_no_token(bridge: RunningBridge) -> None:
+    async with httpx.AsyncClient(base_url=bridge.url) as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        routes = [(path, method) for path, methods in paths.items() for method in methods if path != "/auth/dev-token"]
+        assert len(routes) > 12
+        for path, method in routes:
+            response = await client.request(method, re.sub(r"\{\w+\}", MISSING, path))
+            assert response.status_code == 401, (method, path)
 
 
 async def test_a_bad_token_is_the_services_to_refuse(bridge: RunningBridge) -> None:
