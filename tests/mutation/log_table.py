@@ -346,7 +346,7 @@ IDEMPOTENCY: Final = (
     _mutant(
         Kind.IDEMPOTENCY,
         "PostgreSQL lets racing calls with one key in at once",
-        f"{ACCEPTANCE}::test_racing_calls_with_one_key_make_one_run[postgres]",
+        f"{ACCEPTANCE}::test_racing_calls_with_one_key_make_one_run[postgres-12]",
         Edit("storage/acceptance.py", "accept", 'await dialect.serialise(connection, "accept", new.user_id)', "pass"),
     ),
     _mutant(
@@ -381,7 +381,7 @@ IDEMPOTENCY: Final = (
     _mutant(
         Kind.IDEMPOTENCY,
         "a run found by its key is announced like a new one",
-        f"{ENGINE}/test_runs.py::test_a_key_finds_its_run_at_any_time",
+        f"{ENGINE}/test_runs.py::test_a_repeated_message_is_announced_to_nobody",
         Edit("agent_service/engine/runs.py", "Runs._accept", "            return accepted\n", ""),
     ),
     _mutant(
@@ -551,7 +551,7 @@ HANDOVER: Final = (
     _mutant(
         Kind.HANDOVER,
         "a handover counts as a loss",
-        f"{CLAIMS}::test_a_release_can_be_repeated[sqlite]",
+        f"{CLAIMS}::test_a_run_that_was_handed_over_is_claimed_again[sqlite]",
         Edit(RUNS, "SqlRuns.release", ", claims=0", ""),
     ),
     _mutant(

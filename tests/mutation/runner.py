@@ -156,7 +156,7 @@ class Runner:
                 elif any(report["outcome"] == "skipped" for report in about):
                     self.skipped.add(test)
                 else:
-                    self.problems[test] = "; ".join(bad.values()) or "nothing is known of it"
+                    self.problems[test] = "; ".join(bad.values()) or f"no test ran:\n{process.output}"
 
     def _judged(self, process: _Process, mutant: Mutant, seconds: float) -> Result:
         failure = next((report for report in process.reports if report["outcome"] == "failed"), None)

@@ -383,18 +383,27 @@ async def test_a_call_that_has_ended_is_not_run_again(memory: MemoryStorage) -> 
         ran.append("look")
         return {"number": len(ran)}
 
+    gate = Gate(is_open=False)
+
     async def script(work: Work) -> FinalResponse:
-        call = ToolCall("a", "look", {})
-        outcomes = [await work.dispatcher.call("data", "1-data", call, frozenset({"look"})) for _ in range(2)]
-        assert outcomes[0] == outcomes[1]
-        await work.dispatcher.call("data", "2-data", call, frozenset({"look"}))
+        outcome = await call_tool(work, "look")
+        assert outcome.result == {"number": 1}
+        await work.emitter.flush()
+        await gate.passage()
         return await answer(work)
 
-    async with Workshop(memory, tools=[a_tool("look", note)]) as shop:
-        shop.supervisor.scripts["hello"] = script
-        told = await shop.told(await shop.accept("hello"))
-    assert ran == ["look", "look"]
-    assert len(told.of(ToolCompleted)) == 2
+    async with Workshop(memory, tools=[a_tool("look", note)]) as first:
+        first.supervisor.scripts["hello"] = script
+        run = await first.accept("hello")
+        await gate.reached()
+        await first.crash()
+    gate.open()
+    async with Workshop(memory, tools=[a_tool("look", note)]) as second:
+        second.supervisor.scripts["hello"] = script
+        told = await second.told(run)
+    assert isinstance(told.end, AgentCompleted)
+    assert ran == ["look"]
+    assert len(told.of(ToolCompleted)) == 1
 
 
 # ---- Limits ----
