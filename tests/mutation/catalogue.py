@@ -1,5 +1,6 @@
 """All mutants, and the few that stand for them in the default test run."""
 
+from functools import cache
 from typing import Final
 
 from tests.mutation.access_table import ORIGIN, TOKEN, route_mutants, rpc_mutants
@@ -21,6 +22,7 @@ SAMPLE: Final = (
 """One of most kinds, quick ones."""
 
 
+@cache
 def all_mutants() -> tuple[Mutant, ...]:
     """Return them in the order of the tables."""
     return (*emission_mutants(), *LOG_MUTANTS, *ownership_mutants(), *ORIGIN, *TOKEN, *rpc_mutants(), *route_mutants())

@@ -35,11 +35,12 @@ def emission_sites() -> Iterator[Site]:
     """Yield every place, in the order of files and lines. Raises `NotImplementedError` for one of a new form."""
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).glob("*.py")):
-            yield from _sites_of(path.relative_to(ROOT).as_posix())
+            name = path.relative_to(ROOT).as_posix()
+            yield from emissions_in(name, read(name))
 
 
-def _sites_of(path: str) -> Iterator[Site]:
-    source = read(path)
+def emissions_in(path: str, source: str) -> Iterator[Site]:
+    """Yield the places of one file."""
     tree = ast.parse(source)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):

@@ -113,8 +113,10 @@ def scopes(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Scoped]]:
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 if not prefix:
                     yield name, node
-            case _:
+            case ast.stmt() | ast.ExceptHandler() | ast.match_case():
                 yield from scopes(node, prefix)
+            case _:
+                pass  # no expression holds a definition
 
 
 def bounds(source: str, node: ast.stmt | ast.expr) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Final
 from tests.mutation.emissions import Site, scope_of
 from tests.mutation.mutants import ROOT, Edit, bounds, read
 
-SQL_FILTER: Final = re.compile(r"(?:\w+\.)?user_id = [$:?\w.()\[\]]+")
+SQL_FILTER: Final = re.compile(r"(?:(?:\w+|\{\w+\})\.)?user_id = [$:?\w.()\[\]]+")
 """A condition within SQL that is written out."""
 
 
@@ -22,24 +22,40 @@ def ownership_sites() -> Iterator[Site]:
     """Yield every comparison, file by file; lifted, it always holds. The second of a name in a function is `… #2`."""
     seen: Counter[str] = Counter()
     for path in sorted((ROOT / "storage").glob("*.py")):
-        for site in _sites_of(path.relative_to(ROOT).as_posix()):
+        name = path.relative_to(ROOT).as_posix()
+        for site in conditions_in(name, read(name)):
             seen[site.name] += 1
             yield site if seen[site.name] == 1 else replace(site, name=f"{site.name} #{seen[site.name]}")
 
 
-def _sites_of(path: str) -> Iterator[Site]:
-    source = read(path)
+def conditions_in(path: str, source: str) -> Iterator[Site]:
+    """Yield the comparisons of one file."""
     tree = ast.parse(source)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    for start, end, node in sorted(_conditions(source, tree, parents), key=lambda found: found[:2]):
+        condition = source[start:end]
+        always = _lifted(node, condition) if isinstance(node, ast.Compare) else f"({condition} OR TRUE)"
+        statement = _statement(node, parents)
+        first, last = bounds(source, statement)
+        scope = scope_of(node, parents) or _variable_of(statement)
+        edit = Edit(path, scope, source[first:last], source[first:start] + always + source[end:last])
+        yield Site(f"{path}::{scope} {' '.join(condition.split())}", edit)
+
+
+def _conditions(
+    source: str, tree: ast.AST, parents: dict[ast.AST, ast.AST]
+) -> set[tuple[int, int, ast.Compare | ast.Constant]]:
+    """Return where each condition begins and ends, and what it stands in."""
+    found: dict[tuple[int, int], ast.Compare | ast.Constant] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare) and any(map(_is_user_id, (node.left, *node.comparators))):
-            scope = scope_of(node, parents)
-            edit = Edit(path, scope, *_lifted(source, node, parents))
-            yield Site(f"{path}::{scope} {ast.unparse(node)}", edit)
+            found[bounds(source, node)] = node
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not _is_docstring(node, parents):
-            scope = scope_of(node, parents) or _variable_of(node, parents)
-            for condition in dict.fromkeys(SQL_FILTER.findall(node.value)):
-                yield Site(f"{path}::{scope} {condition}", Edit(path, scope, condition, f"({condition} OR TRUE)"))
+            start, end = bounds(source, node)
+            for match in SQL_FILTER.finditer(source[start:end]):
+                # By place: the parts of an f-string all say that they are the whole of it.
+                found[start + match.start(), start + match.end()] = node
+    return {(start, end, node) for (start, end), node in found.items()}
 
 
 def _is_user_id(node: ast.expr) -> bool:
@@ -53,29 +69,27 @@ def _is_user_id(node: ast.expr) -> bool:
             return False
 
 
-def _lifted(source: str, node: ast.Compare, parents: dict[ast.AST, ast.AST]) -> tuple[str, str]:
-    """Return the statement around a comparison, and the same letting everybody through; in a query it must be SQL."""
-    statement = parents[node]
-    while not isinstance(statement, ast.stmt):
-        statement = parents[statement]
-    first, end = bounds(source, statement)
-    start, stop = bounds(source, node)
+def _lifted(node: ast.Compare, text: str) -> str:
+    """Return the comparison letting everybody through; in a query it must be SQL."""
     if ".c." in ast.unparse(node.left):
-        always = f"(({source[start:stop]}) | __import__('sqlalchemy').true())"
-    else:
-        always = f"(({source[start:stop]}) {'and False' if isinstance(node.ops[0], ast.NotEq) else 'or True'})"
-    return source[first:end], source[first:start] + always + source[stop:end]
+        return f"(({text}) | __import__('sqlalchemy').true())"
+    return f"(({text}) {'and False' if isinstance(node.ops[0], ast.NotEq) else 'or True'})"
+
+
+def _statement(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.stmt:
+    while not isinstance(node, ast.stmt):
+        node = parents[node]
+    return node
 
 
 def _is_docstring(node: ast.Constant, parents: dict[ast.AST, ast.AST]) -> bool:
     return isinstance(parents.get(node), ast.Expr)
 
 
-def _variable_of(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str:
-    while node in parents:
-        node = parents[node]
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            return node.targets[0].id
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            return node.target.id
-    return ""
+def _variable_of(statement: ast.stmt) -> str:
+    """Return the name that a statement of the module gives, or an empty text."""
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return name
+        case _:
+            return ""

@@ -61,6 +61,9 @@ HEAVY: Final = (
 )
 """What every test needs and no mutant changes."""
 
+MALFORMED: Final = ("NameError", "UnboundLocalError", "SyntaxError", "syntax error", "ProgrammingError")
+"""Signs of a mutant that is wrong itself, as far as a test shows them."""
+
 LIMIT_S: Final = 90
 """A process that has not told its outcome by then is ended."""
 
@@ -174,6 +177,8 @@ class Runner:
             if test in self.problems:
                 return f"{test} fails without the mutant: {self.problems[test]}"
         if failure is not None:
+            if any(sign in failure["reason"] for sign in MALFORMED):
+                return f"it does not work at all: {failure['reason']}"
             return "" if failure["when"] == "call" else f"not the test failed, but its {failure['when']}"
         loaded = next((report["reason"] for report in process.reports if report["when"] == "loaded"), None)
         if loaded is None:

@@ -9,9 +9,9 @@ import pytest
 
 from tests.mutation import emission_table, ownership_table
 from tests.mutation.catalogue import SAMPLE, all_mutants
-from tests.mutation.emissions import emission_sites
+from tests.mutation.emissions import emission_sites, emissions_in
 from tests.mutation.mutants import ROOT, Edit, Kind, StaleAnchorError
-from tests.mutation.ownership import ownership_sites
+from tests.mutation.ownership import conditions_in, ownership_sites
 from tests.mutation.verdicts_main import KNOWN
 
 RUN_TIMEOUT_S = 240
@@ -71,6 +71,46 @@ def test_an_edit_that_does_not_fit_exactly_once_is_stale(scope: str, old: str) -
 def test_an_edit_leaves_what_is_outside_its_scope() -> None:
     source = "def one():\n    return 'ä' == 1\n\n\ndef two():\n    return 'ä' == 1\n"
     assert Edit("x.py", "two", "== 1", "!= 1").applied(source) == source[:-5] + "!= 1\n"
+
+
+NEW_EMISSIONS = """
+class Agent:
+    async def work(self):
+        await self._emitter.emit("data", AgentThinking("Hm."))
+        events = [self._emitter, *others]
+        async def later():
+            await self.work.emitter.commit("data", AgentProgress(ProgressStage.STEP, "On."))
+"""
+NEW_CONDITIONS = '''
+QUERY = """SELECT 1 FROM runs WHERE id = $1 AND user_id = $2"""
+def find(user_id, table):
+    """Where user_id = ? is prose."""
+    first = select(runs).where(runs.c.id == 1, runs.c.user_id == user_id)
+    return first, f"SELECT 1 FROM {table} WHERE {table}.user_id = :user AND user_id = ?", user_id != "ada"
+'''
+
+
+def test_a_new_emission_is_found_wherever_it_stands() -> None:
+    found = {site.name: site.edit for site in emissions_in("x.py", NEW_EMISSIONS)}
+    assert list(found) == ["x.py::Agent.work AgentThinking", "x.py::Agent.work.later AgentProgress STEP"]
+    for edit in found.values():
+        assert edit is not None
+        assert edit.new == "pass"
+        assert edit.old not in edit.applied(NEW_EMISSIONS)
+
+
+def test_a_new_condition_on_a_user_is_found_in_expressions_and_in_sql() -> None:
+    found = {site.name: site.edit for site in conditions_in("x.py", NEW_CONDITIONS)}
+    assert list(found) == [
+        "x.py::QUERY user_id = $2",
+        "x.py::find runs.c.user_id == user_id",
+        "x.py::find {table}.user_id = :user",
+        "x.py::find user_id = ?",
+        'x.py::find user_id != "ada"',
+    ]
+    for edit in found.values():
+        assert edit is not None
+        compile(edit.applied(NEW_CONDITIONS), "x.py", "exec")
 
 
 @pytest.mark.slow
