@@ -76,6 +76,15 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/threads.py::Threads.create ThreadChange CREATED": THREADS,
     "agent_service/engine/threads.py::Threads.rename ThreadChange UPDATED": THREADS,
     "agent_service/engine/threads.py::Threads.delete ThreadChange DELETED": THREADS,
+    "agent_service/llm/loop.py::_ShownResponse.end self._text": (
+        "tests/agent_service/llm/test_loop.py::test_text_after_a_tool_call_is_a_thought_and_never_shown_as_answer"
+    ),
+    "agent_service/llm/loop.py::_ShownResponse._take_text text": ANALYSIS,
+    "agent_service/llm/loop.py::_ShownResponse._take_call self._sink.discard_text": CLUMSY,
+    "agent_service/llm/loop.py::_ShownResponse._take_call text": CLUMSY,
+    "agent_service/llm/loop.py::_ShownResponse._show_thought thought": ANALYSIS,
+    "agent_service/tools/cost.py::cost_breakdown 'Columns recognised, pricing'": ANALYSIS,
+    "agent_service/tools/usage.py::usage_summary 'Columns recognised, measuring'": ANALYSIS,
     "agent_service/engine/worker.py::Worker.cancel cancel(reason)": (
         f"{ENGINE}/test_worker.py::test_a_queued_run_is_cancelled_at_once"
     ),

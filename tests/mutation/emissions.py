@@ -10,7 +10,7 @@ from typing import Final
 
 from tests.mutation.mutants import ROOT, Edit, Scoped, read, text_of
 
-FOLDERS: Final = ("agent_service/engine", "agent_service/llm", "agent_service/api", "storage")
+FOLDERS: Final = (*(f"agent_service/{name}" for name in ("agents", "api", "engine", "llm", "tools")), "storage")
 
 STATE_MACHINE: Final = "agent_service/engine/run.py"
 CLOSERS: Final = frozenset({"_close_tools", "_close_all"})
@@ -66,6 +66,8 @@ def _emits(path: str, call: ast.Call) -> bool:
         or (receiver.endswith("_writer") and method == "append")
         or (receiver == "self" and method in {"_say", "_deliver"})
         or (receiver.endswith("broadcast") and method in {"publish", "thread_changed"})
+        or (receiver.endswith("_sink") and method in {"thought", "text", "discard_text"})
+        or (receiver == "context" and method == "progress")
     )
 
 
@@ -106,6 +108,8 @@ def scope_of(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str:
 
 def _label(call: ast.Call) -> str:
     """Return what is said: the kind of event where it is made in place, else the name that it has there."""
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "progress":
+        return ast.unparse(call.args[0])
     if isinstance(call.func, ast.Attribute) and call.func.attr in ENDS | CLOSERS:
         return f"{call.func.attr}({', '.join(map(ast.unparse, call.args[-1:]))})"
     if isinstance(call.func, ast.Name):

@@ -29,11 +29,11 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "storage/files.py::_get files.c.user_id == user_id": f"{OTHERS}[sqlite-Files.get]",
     "storage/files.py::SqlFiles.list files.c.user_id == user_id": f"{OTHERS}[sqlite-Files.list]",
     "storage/files.py::SqlFiles._delete.work files.c.user_id == user_id #2": (
-        f"{STORAGE}/test_files.py::test_two_users_with_the_same_content_are_apart[sqlite]"
+        f"{STORAGE}/test_files.py::test_what_others_keep_does_not_keep_a_users_content[sqlite]"
     ),
     "storage/memory_files.py::MemoryFiles._get record.user_id != user_id": f"{OTHERS}[memory-Files.get]",
     "storage/memory_files.py::MemoryFiles.delete (other.user_id, other.sha256) != key": (
-        f"{STORAGE}/test_files.py::test_the_same_content_is_kept_until_its_last_file_goes[memory]"
+        f"{STORAGE}/test_files.py::test_what_others_keep_does_not_keep_a_users_content[memory]"
     ),
     "storage/memory_files.py::MemoryFiles.list record.user_id == user_id": f"{OTHERS}[memory-Files.list]",
     "storage/memory_runs.py::MemoryRuns.list run.user_id == user_id": f"{OTHERS}[memory-Runs.list]",
