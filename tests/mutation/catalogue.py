@@ -8,6 +8,7 @@ from tests.mutation.emission_table import emission_mutants
 from tests.mutation.log_table import LOG_MUTANTS
 from tests.mutation.mutants import Mutant
 from tests.mutation.ownership_table import ownership_mutants
+from tests.mutation.run_table import RUN_MUTANTS
 
 SAMPLE: Final = (
     "agent_service/engine/supervisor.py::_Conversation._announce AgentHandoff deleted",
@@ -25,4 +26,13 @@ SAMPLE: Final = (
 @cache
 def all_mutants() -> tuple[Mutant, ...]:
     """Return them in the order of the tables."""
-    return (*emission_mutants(), *LOG_MUTANTS, *ownership_mutants(), *ORIGIN, *TOKEN, *rpc_mutants(), *route_mutants())
+    return (
+        *emission_mutants(),
+        *LOG_MUTANTS,
+        *RUN_MUTANTS,
+        *ownership_mutants(),
+        *ORIGIN,
+        *TOKEN,
+        *rpc_mutants(),
+        *route_mutants(),
+    )

@@ -81,6 +81,11 @@ class Mutant:
         return changed(self.edits)
 
 
+def mutant(kind: Kind, name: str, test: str, *edits: Edit) -> Mutant:
+    """Return a mutant that one test notices, as the tables write it."""
+    return Mutant(name, kind, edits, (test,))
+
+
 def changed(edits: Sequence[Edit]) -> Mapping[str, str]:
     """Return path → source with these edits made, one after the other. Raises `StaleAnchorError`."""
     sources: dict[str, str] = {}

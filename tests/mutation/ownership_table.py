@@ -66,10 +66,10 @@ UNSEEN: Final[Mapping[str, str]] = {
         "the record was found under the user by `get`, which every deletion begins with"
     ),
     "storage/threads.py::_visible_messages messages.c.user_id == user_id": (
-        "the run beside it is the user's; both at once are a mutant of the log's table"
+        "the run beside it is the user's; both at once are a mutant in the table of runs"
     ),
     "storage/threads.py::_visible_messages runs.c.user_id == user_id": (
-        "the message beside it is the user's; both at once are a mutant of the log's table"
+        "the message beside it is the user's; both at once are a mutant in the table of runs"
     ),
     "storage/threads.py::SqlThreads._matches messages.c.user_id == threads.c.user_id": (
         "the messages of a thread are of its user: the condition is there for the index"
