@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--sample", action="store_true", help="only the few of the default test run")
     parser.add_argument("--list", action="store_true", help="show the mutants, run none")
     parser.add_argument("--stale", action="store_true", help="show the edits that fit the code no more, run none")
-    parser.add_argument("--output", action="store_true", help="show what the tests printed where a mutant survived")
+    parser.add_argument("--output", action="store_true", help="show what each test said")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="mutants at once")
     asked = parser.parse_args()
     chosen = [mutant for mutant in all_mutants() if _is_asked(mutant, asked.names, sample=asked.sample)]
@@ -63,8 +63,8 @@ def _run(mutants: Sequence[Mutant], jobs: int, *, with_output: bool) -> int:
     for result in Runner(jobs).run(mutants):
         results.append(result)
         _print(_line(result))
-        if result.verdict not in GOOD:
-            _print(f"             {result.reason}", *([result.output] if with_output else []))
+        if with_output or result.verdict not in GOOD:
+            _print(f"             {result.reason}", *([result.output] if with_output and result.output else []))
     counts = Counter(result.verdict for result in results)
     totals = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
     _print(f"{len(results)} mutants in {time.monotonic() - started:.0f} s: {totals}")

@@ -116,7 +116,7 @@ TOKEN: Final = (
     mutant(
         Kind.TOKEN,
         "a key of an issuer is used with any algorithm",
-        f"{AUTH}::test_a_key_is_used_with_its_own_algorithm_only",
+        f"{AUTH}::test_keys_of_other_algorithms_than_the_settings_name_are_no_keys",
         Edit("agent_service/api/jwks.py", "JwksKeys._usable", "key.algorithm_name in self._algorithms", "True"),
     ),
     mutant(

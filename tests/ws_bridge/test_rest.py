@@ -259,8 +259,9 @@ async def test_head_is_get_without_a_body(client: httpx.AsyncClient) -> None:
 async def test_without_a_token(bridge: RunningBridge, headers: dict[str, str]) -> None:
     async with httpx.AsyncClient(base_url=bridge.url, headers=headers) as client:
         response = await client.get("/api/v1/threads")
-        assert error_of(response, 401)["code"] == "UNAUTHENTICATED"
-        assert response.headers["www-authenticate"] == "Bearer"
+        error = error_of(response, 401)
+        assert (error["code"], response.headers["www-authenticate"]) == ("UNAUTHENTICATED", "Bearer")
+        assert error["error_id"] != "scripted-error", "the service was asked"
 
 
 async def test_every_route_refuses_who_brings_no_token(bridge: RunningBridge) -> None:
