@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -44,8 +45,6 @@ HEAVY: Final = (
     "protovalidate",
     "pydantic_ai.models.function",
     "pydantic_settings",
-    "pytest_asyncio.plugin",
-    "pytest_timeout",
     "rich.console",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.aiosqlite",
@@ -57,7 +56,6 @@ HEAVY: Final = (
     "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvloop",
     "websockets.asyncio.client",
-    "xdist.plugin",
 )
 """What every test needs and no mutant changes."""
 
@@ -127,7 +125,7 @@ class Runner:
 
     def run(self, mutants: Sequence[Mutant]) -> Iterator[Result]:
         """Yield a result for each mutant, as they come."""
-        for name in HEAVY:
+        for name in (*HEAVY, *(plugin.module for plugin in entry_points(group="pytest11"))):
             importlib.import_module(name)
         jobs: dict[Job, Mutant] = {}
         for mutant in mutants:
