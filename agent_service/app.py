@@ -111,6 +111,7 @@ async def open_app(
         attempts = Attempts(
             storage=storage,
             journal=journal,
+            broadcast=broadcast,
             supervisor=supervisor
             or Supervisor(
                 registry=registry,
@@ -201,17 +202,20 @@ async def _admin(settings: Settings, metrics: CollectorRegistry, storage: Storag
         await admin.close()
 
 
-def run(settings: Settings) -> None:
-    """Run the service in this process until it is told to stop. Raises `StartError`."""
+def run(settings: Settings, *, supervisor: RunSupervisor | None = None) -> None:
+    """Run the service in this process until it is told to stop. Raises `StartError`.
+
+    `supervisor` replaces ours.
+    """
     os.umask(0o077)  # what is written holds people's messages and data
     # SQLite commits in a thread of its own, and every event waits for a commit: with the default of 5 ms that thread
     # waits many times as long for its turn as the commit takes.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logs()
-    uvloop.run(serve(settings))
+    uvloop.run(serve(settings, supervisor=supervisor))
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, *, supervisor: RunSupervisor | None = None) -> None:
     """Run the service until SIGTERM or SIGINT, then stop in an orderly way within 30 s."""
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -219,7 +223,7 @@ async def serve(settings: Settings) -> None:
     host, _, _ = settings.grpc_address.rpartition(":")
     async with AsyncExitStack() as stack:
         try:
-            app = await stack.enter_async_context(open_app(settings))
+            app = await stack.enter_async_context(open_app(settings, supervisor=supervisor))
         except _START_ERRORS as error:
             raise StartError(str(error)) from error
         sys.stdout.write(f"agent service listening on {host}:{app.port}\n")

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import PostgresServer, find_server, fresh_database
 
 # A busy machine is slow now and then; time limits belong to pytest-timeout, not to single examples.
-settings.register_profile("apex", deadline=None, print_blob=True)
+settings.register_profile("apex", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("apex")
 
 # Structlog's own default draws every traceback with all locals: thousands of lines for one failure.

@@ -48,6 +48,8 @@ class Session:
         self._active_ms = now_ms
         self._pending: deque[tuple[fr.ClientFrame, str]] = deque()
         self._call: fr.UserMessage | fr.StopAgent | None = None
+        #: Why the service, which can be reached, does not open the session for now.
+        self._put_off: fr.Failure | None = None
         self._link = ServiceLink(attached=attached)
         self._streams = Streams()
         self._frames = FrameCounter(limits.max_frames_per_minute)
@@ -105,6 +107,7 @@ class Session:
 
     def on_lost(self) -> list[fx.Effect]:
         """The service went away; it has forgotten the session."""
+        self._put_off = None
         return self._degrade(attached=False, ask_at_ms=None)
 
     def on_ready(self, now_ms: int, ready: it.SessionReady, server_time: str, error_id: str) -> list[fx.Effect]:
@@ -178,7 +181,7 @@ class Session:
                 return self._end(fr.Failure(Reason.UNAUTHENTICATED, text), error_id)
             case Phase.OPENING if now_ms >= self._deadline_ms:
                 text = "The service does not answer. Reconnect in a moment."
-                return self._end(fr.Failure(Reason.SERVICE_UNAVAILABLE, text), error_id)
+                return self._end(self._put_off or fr.Failure(Reason.SERVICE_UNAVAILABLE, text), error_id)
             case Phase.OPENING:
                 return self._link.ask(now_ms)
             case Phase.ESTABLISHED:
@@ -314,6 +317,7 @@ class Session:
             self._link.lose(attached=True)
             refused = None if self._phase is Phase.ESTABLISHED else CloseCode.SIGN_IN_AGAIN
             return self._end(failure, error_id, meaning_of(failure.reason).close_code or refused)
+        self._put_off = failure
         return self._degrade(attached=True, ask_at_ms=now_ms + (failure.retry_after_ms or REOPEN_MS))
 
     def _degrade(self, *, attached: bool, ask_at_ms: int | None) -> list[fx.Effect]:

@@ -9,15 +9,15 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from ws_bridge.close_codes import Reason, meaning_of
+from ws_bridge.close_codes import Reason
 from ws_bridge.endpoint import Connections, Endpoint
-from ws_bridge.frames import Failure, error_frame
+from ws_bridge.frames import Failure
+from ws_bridge.http_errors import error_response
 from ws_bridge.limits import SessionLimits
 from ws_bridge.line import LINE_KEY, Line
 from ws_bridge.origins import Origins
 from ws_bridge.session import Session
 from ws_bridge.sign_in import SignIn, sign_in_of
-from ws_bridge.wire.server_frames import frame_json
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,8 @@ class Sockets:
         sign_in = sign_in_of(scope)
         refusal = self._refusal(sign_in, line.address)
         if refusal is not None:
-            await self._deny(send, refusal)
+            self._shared.metrics.refused.labels(refusal.reason).inc()
+            await error_response(refusal, self._shared.clock.new_id())(scope, receive, send)
             return
         release = _Once(lambda: self._unsigned.release(line.address))
         try:
@@ -130,15 +131,6 @@ class Sockets:
             text = "Too many connections are waiting for their sign-in. Try again in a moment."
             return Failure(Reason.TOO_MANY_CONNECTIONS, text, retry_after_ms=RECONNECT_MAX_MS)
         return None
-
-    async def _deny(self, send: Send, failure: Failure) -> None:
-        """Answer the upgrade with an HTTP error."""
-        self._shared.metrics.refused.labels(failure.reason).inc()
-        body = frame_json(error_frame(failure, self._shared.clock.new_id()))
-        headers = [(b"content-type", b"application/json")]
-        status = meaning_of(failure.reason).http_status
-        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": body})
 
 
 class _Once:

@@ -66,6 +66,7 @@ class Call:
         self.request_id = request_id
         self._context = context
         self._user = user
+        self._begun = False
 
     @property
     def user(self) -> UserExecutionContext:
@@ -78,9 +79,15 @@ class Call:
         """Send the next message of the stream; bytes are a message already encoded. Waits while the peer is slow."""
         await self._context.write(message)
 
-    async def send_initial(self, metadata: Sequence[tuple[str, str]]) -> None:
-        """Send initial metadata now."""
-        await self._context.send_initial_metadata(tuple(metadata))
+    async def begin(self, metadata: Sequence[tuple[str, str]] = ()) -> None:
+        """Send initial metadata now; a second time does nothing.
+
+        A stream that `Lifetimes` may end must have begun: a first message that is cut off half sent takes the initial
+        metadata with it, and then gRPC cannot send the status either. The caller would wait for ever.
+        """
+        if not self._begun:
+            self._begun = True
+            await self._context.send_initial_metadata(tuple(metadata))
 
     def bind(self, **ids: str) -> None:
         """Add ids to every further log line of this call."""

@@ -98,6 +98,8 @@ class Runs:
         if accepted.already_existed:
             self._check_same_thread(accepted.run, command)
             return accepted
+        if accepted.events:
+            self._broadcast.begin(user.user_id, accepted.run.run_id, accepted.events)
         self._workforce.wake()
         try:
             await self._announce_thread(user, accepted)
@@ -182,7 +184,7 @@ class Runs:
         raise invalid("thread_id", "This message was already sent in another thread. Use a new client_message_id.")
 
     async def _announce_thread(self, user: UserExecutionContext, accepted: Accepted) -> None:
-        thread = await self._storage.threads.get(user.user_id, accepted.run.thread_id)
+        thread = accepted.thread or await self._storage.threads.get(user.user_id, accepted.run.thread_id)
         kind = ThreadChangeKind.CREATED if accepted.thread_created else ThreadChangeKind.UPDATED
         self._broadcast.thread_changed(ThreadChange(kind, thread))
 

@@ -168,6 +168,7 @@ class Bench:
         return Attempts(
             storage=self.storage,
             journal=self.journal,
+            broadcast=self.broadcast,
             supervisor=supervisor,
             tools=self.registry.tools,
             limits=ToolLimits(),

@@ -85,7 +85,7 @@ class EventTexts:
 def _payload(event: pb.AgentEvent, case: str | None) -> JsonObject:
     if case is None:
         return {}
-    mapping = _PAYLOADS.get(case)
+    mapping = PAYLOADS.get(case)
     if mapping is not None:
         return mapping(event)
     newer = getattr(event, case)
@@ -236,7 +236,7 @@ def _usage(usage: pb.Usage) -> JsonObject:
     }
 
 
-_PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], JsonObject]] = {
+PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], JsonObject]] = {
     "agent_started": _agent_started,
     "agent_progress": _agent_progress,
     "agent_thinking": _agent_thinking,
@@ -251,3 +251,4 @@ _PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], JsonObject]] = {
     "agent_completed": _agent_completed,
     "agent_error": _agent_error,
 }
+"""The hand-written mapping of each case of the contract."""
