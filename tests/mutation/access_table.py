@@ -191,12 +191,6 @@ TOKEN: Final = (
     ),
     mutant(
         Kind.TOKEN,
-        "a session is renewed with the token of somebody else",
-        f"{ATTACH}::test_a_token_of_another_user_ends_the_session",
-        Edit(SESSION, "Session._renew", "user.user_id != self._user.user_id", "False"),
-    ),
-    mutant(
-        Kind.TOKEN,
         "a session outlives its token",
         f"{ATTACH}::test_the_tokens_end_is_announced_and_ends_watches_with_their_last_seq",
         Edit(SESSION, "Session._mind_token", "if remaining_ms <= 0:", "if False:"),

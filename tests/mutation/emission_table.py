@@ -59,6 +59,9 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/run.py::RunState._close_all _close_tools(error)": STOP,
     "agent_service/engine/run.py::RunState._close_all resolved": APPROVAL,
     "agent_service/engine/run.py::RunState._close_tools ToolCompleted": STOP,
+    "agent_service/engine/runs.py::Runs._accept accepted.events": (
+        f"{ENGINE}/test_beginnings.py::test_the_database_is_not_asked_about_what_was_just_accepted"
+    ),
     "agent_service/engine/runs.py::Runs._announce_thread ThreadChange": (
         f"{ENGINE}/test_runs.py::test_a_new_thread_is_named_after_its_message_and_announced"
     ),

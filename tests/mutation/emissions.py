@@ -65,7 +65,7 @@ def _emits(path: str, call: ast.Call) -> bool:
         or (receiver.endswith("emitter") and method in ENDS)
         or (receiver.endswith("_writer") and method == "append")
         or (receiver == "self" and method in {"_say", "_deliver"})
-        or (receiver.endswith("broadcast") and method in {"publish", "thread_changed"})
+        or (receiver.endswith("broadcast") and method in {"begin", "publish", "thread_changed"})
         or (receiver.endswith("_sink") and method in {"thought", "text", "discard_text"})
         or (receiver == "context" and method == "progress")
     )

@@ -12,8 +12,9 @@ LOG: Final = f"{STORAGE}/test_event_log.py"
 CLAIMS: Final = f"{STORAGE}/test_claims.py"
 PAGE: Final = "tests/browser/test_modules.py::test_modules[reducer.test.mjs]"
 
-DIALECT: Final = "storage/dialect.py"
-EVENT_LOG: Final = "storage/event_log.py"
+SQLITE: Final = "storage/sqlite_append.py"
+POSTGRES: Final = "storage/postgres_append.py"
+CLAIMING: Final = "storage/claiming.py"
 RUNS: Final = "storage/runs.py"
 MEMORY: Final = "storage/memory.py"
 MEMORY_RUNS: Final = "storage/memory_runs.py"
@@ -27,37 +28,37 @@ FENCING: Final = (
         Kind.FENCING,
         "SQLite appends without looking at the epoch",
         f"{LOG}::test_the_earlier_worker_is_fenced_by_a_claim[sqlite]",
-        Edit(DIALECT, "_SQLITE_ADVANCE", "runs.epoch = a.epoch", "TRUE"),
+        Edit(SQLITE, "_HELD", "runs.epoch = given.epoch", "TRUE"),
     ),
     mutant(
         Kind.FENCING,
         "SQLite appends without looking at the last seq",
         f"{LOG}::test_of_racing_writers_one_wins[sqlite]",
-        Edit(DIALECT, "_SQLITE_ADVANCE", "runs.last_seq = a.after_seq", "TRUE"),
+        Edit(SQLITE, "_HELD", "runs.last_seq = given.after_seq", "TRUE"),
     ),
     mutant(
         Kind.FENCING,
         "SQLite appends to a run that has ended",
         f"{LOG}::test_an_append_after_the_end_is_fenced[sqlite]",
-        Edit(DIALECT, "_SQLITE_ADVANCE", "runs.end_time IS NULL", "TRUE"),
+        Edit(SQLITE, "_HELD", "runs.end_time IS NULL", "TRUE"),
     ),
     mutant(
         Kind.FENCING,
         "PostgreSQL appends without looking at the epoch",
         f"{LOG}::test_the_earlier_worker_is_fenced_by_a_claim[postgres]",
-        Edit(DIALECT, "_POSTGRES_ADVANCE", "epoch = a.epoch", "TRUE"),
+        Edit(POSTGRES, "_LOCKED", "epoch = given.epoch", "TRUE"),
     ),
     mutant(
         Kind.FENCING,
         "PostgreSQL appends without looking at the last seq",
         f"{LOG}::test_of_racing_writers_one_wins[postgres]",
-        Edit(DIALECT, "_POSTGRES_ADVANCE", "last_seq = a.after_seq", "TRUE"),
+        Edit(POSTGRES, "_LOCKED", "last_seq = given.after_seq", "TRUE"),
     ),
     mutant(
         Kind.FENCING,
         "PostgreSQL appends to a run that has ended",
         f"{LOG}::test_an_append_after_the_end_is_fenced[postgres]",
-        Edit(DIALECT, "_POSTGRES_ADVANCE", "num_nulls(end_time) = 1", "TRUE"),
+        Edit(POSTGRES, "_LOCKED", "num_nulls(end_time) = 1", "TRUE"),
     ),
     mutant(
         Kind.FENCING,
@@ -89,15 +90,33 @@ FENCING: Final = (
     ),
     mutant(
         Kind.FENCING,
-        "what is fenced is written all the same",
+        "SQLite writes what is fenced all the same",
         f"{LOG}::test_a_fenced_append_writes_nothing_at_all[sqlite]",
-        Edit(EVENT_LOG, "SqlEventLog.append", "if append.run_id in advanced]\n", "]\n"),
+        Edit(SQLITE, "append", "if append.run_id in held_ids]", "]"),
+    ),
+    mutant(
+        Kind.FENCING,
+        "PostgreSQL writes the events of what is fenced",
+        f"{LOG}::test_the_earlier_worker_is_fenced_by_a_claim[postgres]",
+        Edit(POSTGRES, "_WRITTEN", "event.run_id IN (SELECT id FROM locked)", "TRUE"),
+    ),
+    mutant(
+        Kind.FENCING,
+        "PostgreSQL writes the message of what is fenced",
+        f"{LOG}::test_a_fenced_append_writes_nothing_at_all[postgres]",
+        Edit(POSTGRES, "_ANSWERED", "message.run_id IN (SELECT id FROM locked)", "TRUE"),
+    ),
+    mutant(
+        Kind.FENCING,
+        "PostgreSQL writes the checkpoint of what is fenced",
+        f"{LOG}::test_a_fenced_append_writes_nothing_at_all[postgres]",
+        Edit(POSTGRES, "_SAVED", "checkpoint.run_id IN (SELECT id FROM locked)", "TRUE"),
     ),
     mutant(
         Kind.FENCING,
         "a claim leaves the epoch",
         f"{LOG}::test_the_earlier_worker_is_fenced_by_a_claim[sqlite]",
-        Edit(RUNS, "SqlRuns.claim", "runs.c.epoch + 1", "runs.c.epoch"),
+        Edit(CLAIMING, "Claiming.__init__", "runs.c.epoch + 1", "runs.c.epoch"),
     ),
     mutant(
         Kind.FENCING,
@@ -121,7 +140,7 @@ FENCING: Final = (
         Kind.FENCING,
         "a run under a live lease is claimed",
         f"{CLAIMS}::test_a_held_run_is_not_claimed_singly[sqlite]",
-        Edit(RUNS, "_unheld", "return or_(", "return True | or_("),
+        Edit(CLAIMING, "unheld", "return or_(", "return or_(__import__('sqlalchemy').literal_column('1 = 1'), "),
     ),
     mutant(
         Kind.FENCING,
@@ -160,6 +179,13 @@ DELIVERY: Final = (
             "Broadcast.watch",
             "        if after_seq > run.last_seq:",
             "        self._watches.setdefault(run_id, set()).add(watch)\n        if after_seq > run.last_seq:",
+        ),
+        Edit(
+            BROADCAST,
+            "Broadcast.watch",
+            "            watch.push(beginning[after_seq:])\n",
+            "            self._watches.setdefault(run_id, set()).add(watch)\n"
+            "            watch.push(beginning[after_seq:])\n",
         ),
     ),
     mutant(
@@ -220,9 +246,15 @@ DELIVERY: Final = (
         Edit(
             "agent_service/api/watches.py",
             "Watches._pass_on",
-            "await self._outbox.deliver([framer.frame(event.data) for event in batch])",
-            "pass",
+            "await self._outbox.deliver(watching.frames(batch))",
+            "watching.frames(batch)",
         ),
+    ),
+    mutant(
+        Kind.DELIVERY,
+        "a watch of a session leaves its live events out",
+        f"{API}/test_attach.py::test_a_watch_gets_what_follows_its_cursor_then_live_then_its_end",
+        Edit("agent_service/api/watches.py", "_Watching.take", "self._outbox.put(frame)", "pass"),
     ),
     mutant(
         Kind.DELIVERY,
@@ -250,6 +282,25 @@ GAP: Final = (
         "a watch queues what does not follow",
         f"{ENGINE}/test_broadcast.py::test_a_watcher_that_comes_at_any_moment_sees_every_event_once_in_order",
         Edit(BROADCAST, "Watch.push", "event.seq == self._queued_seq() + 1", "True"),
+    ),
+    mutant(
+        Kind.GAP,
+        "a watch passes on what does not follow",
+        f"{ENGINE}/test_broadcast.py::test_what_was_missed_comes_before_what_a_sink_gets",
+        Edit(
+            BROADCAST, "Watch._passes_on", "not events[0].seq - 1 == self.last_seq == self._known_seq", "self._finished"
+        ),
+    ),
+    mutant(
+        Kind.GAP,
+        "a run that just began is continued with any event",
+        f"{ENGINE}/test_beginnings.py::test_what_does_not_continue_it_ends_it",
+        Edit(
+            "agent_service/engine/beginnings.py",
+            "Beginnings.extend",
+            "events[0].seq != beginning.last_seq + 1",
+            "False",
+        ),
     ),
     mutant(
         Kind.GAP,

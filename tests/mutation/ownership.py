@@ -1,4 +1,4 @@
-"""Finds every condition of storage that compares a `user_id`, in expressions and in SQL text, and how to lift it.
+"""Finds every condition of the service that compares a `user_id`, in expressions and in SQL text, and how to lift it.
 
 What is found and is no filter that a user could ever notice stands in the table with the reason. A look-up that never
 had a filter is not found here: `tests/storage/test_ownership.py` asks every method for somebody else's records.
@@ -14,14 +14,16 @@ from typing import Final
 from tests.mutation.emissions import Site, scope_of
 from tests.mutation.mutants import ROOT, Edit, bounds, read
 
+FOLDERS: Final = ("agent_service/api", "agent_service/engine", "storage")
+
 SQL_FILTER: Final = re.compile(r"(?:(?:\w+|\{\w+\})\.)?user_id = [$:?\w.()\[\]]+")
 """A condition within SQL that is written out."""
 
 
 def ownership_sites() -> Iterator[Site]:
-    """Yield every comparison, file by file; lifted, it always holds. The second of a name in a function is `… #2`."""
+    """Yield every comparison, file by file; lifted, it always holds. The second of a name is `… #2`."""
     seen: Counter[str] = Counter()
-    for path in sorted((ROOT / "storage").glob("*.py")):
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py")):
         name = path.relative_to(ROOT).as_posix()
         for site in conditions_in(name, read(name)):
             seen[site.name] += 1
@@ -39,7 +41,7 @@ def conditions_in(path: str, source: str) -> Iterator[Site]:
         first, last = bounds(source, statement)
         scope = scope_of(node, parents) or _variable_of(statement)
         edit = Edit(path, scope, source[first:last], source[first:start] + always + source[end:last])
-        yield Site(f"{path}::{scope} {' '.join(condition.split())}", edit)
+        yield Site(f"{path}::{scope}{_attribute_of(statement)} {' '.join(condition.split())}", edit)
 
 
 def _conditions(
@@ -72,7 +74,7 @@ def _is_user_id(node: ast.expr) -> bool:
 def _lifted(node: ast.Compare, text: str) -> str:
     """Return the comparison letting everybody through; in a query it must be SQL."""
     if ".c." in ast.unparse(node.left):
-        return f"(({text}) | __import__('sqlalchemy').true())"
+        return f"(({text}) | __import__('sqlalchemy').literal_column('1 = 1'))"
     return f"(({text}) {'and False' if isinstance(node.ops[0], ast.NotEq) else 'or True'})"
 
 
@@ -91,5 +93,14 @@ def _variable_of(statement: ast.stmt) -> str:
     match statement:
         case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
             return name
+        case _:
+            return ""
+
+
+def _attribute_of(statement: ast.stmt) -> str:
+    """Return the attribute that a statement sets, with a point: statements are prepared side by side."""
+    match statement:
+        case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)]):
+            return f".{name}"
         case _:
             return ""

@@ -1,4 +1,4 @@
-"""Each condition of storage on a user, and the test that notices when it is lifted, or why nobody could."""
+"""Each condition of the service on a user, and the test that notices when it is lifted, or why nobody could."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -10,13 +10,19 @@ STORAGE: Final = "tests/storage"
 OTHERS: Final = f"{STORAGE}/test_ownership.py::test_somebody_else_finds_nothing_and_changes_nothing"
 
 NOTICED_BY: Final[Mapping[str, str]] = {
-    "storage/acceptance.py::_check_cap runs.c.user_id == new.user_id": (
+    "agent_service/api/session.py::Session._renew user.user_id != self._user.user_id": (
+        "tests/agent_service/api/test_attach.py::test_a_token_of_another_user_ends_the_session"
+    ),
+    "agent_service/engine/beginnings.py::Beginnings.find beginning.user_id == user_id": (
+        "tests/agent_service/engine/test_beginnings.py::test_it_is_its_users_alone"
+    ),
+    "storage/acceptance.py::Acceptance.__init__._count_open runs.c.user_id == user_id": (
         f"{STORAGE}/test_acceptance.py::test_the_cap_of_open_runs[sqlite]"
     ),
-    "storage/acceptance.py::_enter_thread threads.c.user_id == new.user_id": (
+    "storage/acceptance.py::Acceptance.__init__._enter_thread threads.c.user_id == user_id": (
         f"{STORAGE}/test_acceptance.py::test_somebody_elses_thread_is_unknown[sqlite]"
     ),
-    "storage/acceptance.py::_find runs.c.user_id == new.user_id": (
+    "storage/acceptance.py::Acceptance.__init__._find runs.c.user_id == user_id": (
         f"{STORAGE}/test_acceptance.py::test_the_key_is_the_users_own[sqlite]"
     ),
     "storage/event_log.py::SqlEventLog.read runs.c.user_id == user_id": f"{OTHERS}[sqlite-EventLog.read]",
@@ -59,7 +65,7 @@ NOTICED_BY: Final[Mapping[str, str]] = {
 }
 
 UNSEEN: Final[Mapping[str, str]] = {
-    "storage/acceptance.py::_enter_thread runs.c.user_id == new.user_id": (
+    "storage/acceptance.py::Acceptance.__init__._open_in_thread runs.c.user_id == user_id": (
         "the thread was entered under the user in the statement before, and its runs are of its user"
     ),
     "storage/files.py::SqlFiles._delete.work files.c.user_id == user_id": (

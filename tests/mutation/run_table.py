@@ -12,6 +12,8 @@ CLAIMS: Final = f"{STORAGE}/test_claims.py"
 ACCEPTANCE: Final = f"{STORAGE}/test_acceptance.py"
 
 EVENT_LOG: Final = "storage/event_log.py"
+SQLITE: Final = "storage/sqlite_append.py"
+POSTGRES: Final = "storage/postgres_append.py"
 RUNS: Final = "storage/runs.py"
 MEMORY: Final = "storage/memory.py"
 MEMORY_RUNS: Final = "storage/memory_runs.py"
@@ -22,13 +24,13 @@ IDEMPOTENCY: Final = (
         Kind.IDEMPOTENCY,
         "SQLite accepts a key again",
         f"{ACCEPTANCE}::test_the_same_key_finds_the_existing_run[sqlite]",
-        Edit("storage/acceptance.py", "accept", "if new.client_message_id and", "if False and"),
+        Edit("storage/acceptance.py", "Acceptance.accept", "if new.client_message_id:", "if False:"),
     ),
     mutant(
         Kind.IDEMPOTENCY,
         "PostgreSQL accepts a key again",
         f"{ACCEPTANCE}::test_the_same_key_finds_the_existing_run[postgres]",
-        Edit("storage/acceptance.py", "accept", "if new.client_message_id and", "if False and"),
+        Edit("storage/acceptance.py", "Acceptance.accept", "if new.client_message_id:", "if False:"),
     ),
     mutant(
         Kind.IDEMPOTENCY,
@@ -40,7 +42,12 @@ IDEMPOTENCY: Final = (
         Kind.IDEMPOTENCY,
         "PostgreSQL lets racing calls with one key in at once",
         f"{ACCEPTANCE}::test_racing_calls_with_one_key_make_one_run[postgres-12]",
-        Edit("storage/acceptance.py", "accept", 'await dialect.serialise(connection, "accept", new.user_id)', "pass"),
+        Edit(
+            "storage/acceptance.py",
+            "Acceptance.accept",
+            'yield from self._dialect.serialising("accept", new.user_id)',
+            "pass",
+        ),
     ),
     mutant(
         Kind.IDEMPOTENCY,
@@ -102,38 +109,64 @@ IDEMPOTENCY: Final = (
 )
 
 ENDING: Final = (
-    mutant(
-        Kind.ENDING,
-        "the end is committed apart from its events",
-        f"{LOG}::test_an_ending_that_cannot_be_saved_saves_nothing[sqlite]",
-        Edit(EVENT_LOG, "SqlEventLog.append", "await _end_runs(connection, ended)", "later.append(ended)"),
-        Edit(
-            EVENT_LOG,
-            "SqlEventLog.append",
-            "        advanced = await self._database.write(work)\n",
-            "        later: list = []\n"
-            "        advanced = await self._database.write(work)\n"
-            "        for ended in later:\n"
-            "            await self._database.write(lambda connection: _end_runs(connection, ended))\n",
-        ),
+    *(
+        mutant(
+            Kind.ENDING,
+            f"the end is committed apart from its events ({kind})",
+            f"{LOG}::test_an_ending_that_cannot_be_saved_saves_nothing[{kind}]",
+            Edit(
+                EVENT_LOG,
+                "SqlEventLog.append",
+                "        held = await self._database.transact(lambda: self._database.dialect.append(appends))\n",
+                "        from dataclasses import replace\n"
+                "        apart = [replace(append, ending=None) for append in appends]\n"
+                "        held = await self._database.transact(lambda: self._database.dialect.append(apart))\n"
+                "        ends = [\n"
+                "            replace(append, after_seq=append.events[-1].seq, events=(), checkpoint=None)\n"
+                "            for append in appends\n"
+                "            if append.ending and append.run_id in held\n"
+                "        ]\n"
+                "        await self._database.transact(lambda: self._database.dialect.append(ends))\n",
+            ),
+        )
+        for kind in ("sqlite", "postgres")
     ),
     mutant(
         Kind.ENDING,
-        "the end is not written to its run",
+        "SQLite does not write the end to its run",
         f"{LOG}::test_an_ending_ends_the_run[sqlite]",
-        Edit(EVENT_LOG, "SqlEventLog.append", "await _end_runs(connection, ended)", "pass"),
+        Edit(SQLITE, "append", "yield Query(_END, [_given(ending)])", "yield Query(_ADVANCE, [_given(ending)])"),
     ),
     mutant(
         Kind.ENDING,
-        "the assistant's message is not saved",
+        "SQLite does not save the assistant's message",
         f"{LOG}::test_an_ending_ends_the_run[sqlite]",
-        Edit(EVENT_LOG, "_end_runs", "await connection.execute(insert(messages), rows)", "pass"),
+        Edit(SQLITE, "_finish", "yield Query(_INSERT_MESSAGE, _message(ending.message))", "pass"),
     ),
     mutant(
         Kind.ENDING,
-        "the end does not touch its thread",
+        "the end in SQLite does not touch its thread",
         f"{LOG}::test_an_ending_ends_the_run[sqlite]",
-        Edit(EVENT_LOG, "_end_runs", '.values(update_time=bindparam("ended_at"))', ".values(title=threads.c.title)"),
+        Edit(SQLITE, "_finish", "yield Query(_TOUCH_THREAD, (to_microseconds(ending.end_time), run_id))", "pass"),
+    ),
+    mutant(
+        Kind.ENDING,
+        "PostgreSQL does not write the end to its run",
+        f"{LOG}::test_an_ending_ends_the_run[postgres]",
+        Edit(POSTGRES, "_ENDED", "end_time = locked.end_time,", ""),
+        Edit(POSTGRES, "_ENDED", "status = coalesce(locked.status, runs.status),", ""),
+    ),
+    mutant(
+        Kind.ENDING,
+        "PostgreSQL does not save the assistant's message",
+        f"{LOG}::test_an_ending_ends_the_run[postgres]",
+        Edit(POSTGRES, "_ANSWERED", "WHERE message.run_id", "WHERE FALSE AND message.run_id"),
+    ),
+    mutant(
+        Kind.ENDING,
+        "the end in PostgreSQL does not touch its thread",
+        f"{LOG}::test_an_ending_ends_the_run[postgres]",
+        Edit(POSTGRES, "_TOUCHED", "WHERE threads.id", "WHERE FALSE AND threads.id"),
     ),
     mutant(
         Kind.ENDING,
@@ -174,7 +207,7 @@ ENDING: Final = (
         Kind.ENDING,
         "acceptance leaves its events out",
         f"{ACCEPTANCE}::test_a_new_run_is_saved_with_its_thread_message_and_first_event[sqlite]",
-        Edit("storage/acceptance.py", "accept", "await dialect.insert_events(connection, events)", "pass"),
+        Edit("storage/acceptance.py", "Acceptance.accept", "yield from self._dialect.insert_events(events)", "pass"),
     ),
     mutant(
         Kind.ENDING,
@@ -182,8 +215,8 @@ ENDING: Final = (
         f"{ACCEPTANCE}::test_a_new_run_is_saved_with_its_thread_message_and_first_event[sqlite]",
         Edit(
             "storage/acceptance.py",
-            "_insert",
-            "await connection.execute(insert(messages).values(message_row(user_message(new))))",
+            "Acceptance._insert",
+            "yield self._insert_message(**message_row(user_message(new)))",
             "pass",
         ),
     ),
