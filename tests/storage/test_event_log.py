@@ -1,11 +1,12 @@
 """What the event log promises, on every storage."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 
+import asyncpg
 import pytest
-from sqlalchemy.exc import IntegrityError
 
 from storage.errors import RecordNotFoundError
 from storage.interfaces import Storage
@@ -137,7 +138,7 @@ async def test_an_ending_that_cannot_be_saved_saves_nothing(storage: Storage) ->
     assert last.ending is not None
     assert last.ending.message is not None
     taken = replace(last.ending.message, message_id=run.user_message_id)
-    with pytest.raises(IntegrityError):
+    with pytest.raises((sqlite3.IntegrityError, asyncpg.IntegrityConstraintViolationError)):
         await storage.events.append([replace(last, ending=replace(last.ending, message=taken))])
     assert await storage.runs.get("ada", run.run_id) == run
     assert await read_all(storage, run) == [b"started"]
