@@ -47,7 +47,7 @@ test: install ## Run all tests
 
 # Each mutant in a fork of its own, some at once (ARGS="--jobs 2 fencing" and the like; ARGS=--stale after moving code).
 .PHONY: mutation
-mutation: install ## Take each promise out of the product in turn and see a named test fail (10 minutes)
+mutation: install ## Take each promise out of the product in turn and see a named test fail (6 minutes)
 	@$(BIN)/python -m tests.mutation $(ARGS)
 
 .PHONY: check
