@@ -20,6 +20,7 @@ REWRITTEN: Final = f"{SUITE}::test_an_answer_that_differs_from_its_stream_is_str
 APPROVAL: Final = f"{SUITE}::test_stop_resolves_a_waiting_approval"
 TAKEN_UP: Final = f"{ENGINE}/test_recovery.py::test_a_run_is_taken_up_where_a_crash_left_it"
 SCENARIO: Final = f"{ENGINE}/test_run_scenarios.py::test_scenario"
+LOOP: Final = "tests/agent_service/llm/test_loop.py"
 THREADS: Final = f"{ENGINE}/test_runs.py::test_a_thread_is_created_renamed_listed_and_deleted"
 
 NOTICED_BY: Final[Mapping[str, str]] = {
@@ -80,11 +81,13 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/threads.py::Threads.rename ThreadChange UPDATED": THREADS,
     "agent_service/engine/threads.py::Threads.delete ThreadChange DELETED": THREADS,
     "agent_service/llm/loop.py::_ShownResponse.end self._text": (
-        "tests/agent_service/llm/test_loop.py::test_text_after_a_tool_call_is_a_thought_and_never_shown_as_answer"
+        f"{LOOP}::test_text_after_a_tool_call_is_a_thought_and_never_shown_as_answer"
     ),
     "agent_service/llm/loop.py::_ShownResponse._take_text text": ANALYSIS,
     "agent_service/llm/loop.py::_ShownResponse._take_call self._sink.discard_text": CLUMSY,
-    "agent_service/llm/loop.py::_ShownResponse._take_call text": CLUMSY,
+    "agent_service/llm/loop.py::_ShownResponse._take_call text": (
+        f"{LOOP}::test_text_before_a_tool_call_is_taken_back_and_becomes_a_thought"
+    ),
     "agent_service/llm/loop.py::_ShownResponse._show_thought thought": ANALYSIS,
     "agent_service/tools/cost.py::cost_breakdown 'Columns recognised, pricing'": ANALYSIS,
     "agent_service/tools/usage.py::usage_summary 'Columns recognised, measuring'": ANALYSIS,
