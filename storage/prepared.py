@@ -20,6 +20,8 @@ Statement: TypeAlias = Select[Any] | UpdateBase
 Convert: TypeAlias = Callable[[Any], Any]  # SQLAlchemy's own type for its processors
 MakeRow: TypeAlias = Callable[[Sequence[object]], AnyRow]
 
+_NAMED: Callable[..., Any] = namedtuple  # noqa: PYI024 - the names are known at run time only
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -71,7 +73,7 @@ class Prepared:
 
 def row_of(*names: str) -> MakeRow:
     """Return what makes rows whose cells have these names."""
-    row_type: Any = namedtuple("Row", names)  # type: ignore[misc] # noqa: PYI024 - the names are known here only
+    row_type = _NAMED("Row", names)
     return cast("MakeRow", row_type._make)
 
 

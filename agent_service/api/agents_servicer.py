@@ -33,6 +33,7 @@ class AgentServicer:
     metrics: ApiMetrics
 
     async def RunAgent(self, request: pb.RunAgentRequest, call: Call) -> None:
+        self.lifetimes.check_room(call.user)  # before the message is saved: later there would be no way to say no
         accepting = asyncio.create_task(self._accept(request, call))
         accepting.add_done_callback(_retrieve)
         try:

@@ -114,9 +114,9 @@ async def test_runs_are_filtered_by_the_texts_of_their_states() -> None:
     async with ScriptedService() as service, running_bridge(service.target) as bridge:
         headers = {"Authorization": "Bearer token-alice"}
         async with httpx.AsyncClient(base_url=bridge.url, headers=headers) as client:
-            answer = await client.get("/api/v1/runs", params={"status": TEXTS["RunStatus"]})
+            answer = await client.get("/api/v1/runs", params={"statuses": TEXTS["RunStatus"]})
             assert answer.is_success, answer.text
-            refused = await client.get("/api/v1/runs", params={"status": "RUNNING"})
+            refused = await client.get("/api/v1/runs", params={"statuses": "RUNNING"})
             assert refused.status_code == httpx.codes.BAD_REQUEST
     (request,) = [request for name, request in service.calls if name == "ListRuns"]
     assert isinstance(request, pb.ListRunsRequest)

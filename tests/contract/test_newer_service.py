@@ -23,7 +23,7 @@ from tests.support.bridge_server import Frame, running_bridge
 from tests.support.completeness import messages
 from tests.support.face import LEASE_MS, Face, make_token, open_face, signed_in
 from tests.support.gateway import open_gateway
-from tests.support.newer_contract import NEW_FIELD, NEW_RPC, NEW_VALUE_NUMBER
+from tests.support.newer_contract import NEW_FIELD, NEW_RPC, NEW_VALUE_NUMBER, set_field
 from tests.support.newer_runs import ANSWER, NEWER, append, ending, future_event, future_value, log_of, thought
 from tests.support.node import run_module
 from tests.support.random_events import agent_events
@@ -126,7 +126,7 @@ async def test_a_call_that_the_service_does_not_know_says_so(newer_run: NewerRun
 
 async def test_a_newer_gateways_request_does_not_end_its_call(newer_run: NewerRun) -> None:
     newer = NEWER.new("AttachRequest")
-    newer.future_request.message = "of the future"  # type: ignore[attr-defined] # a message without generated code
+    set_field(newer, "future_request.message", "of the future")
     async with open_gateway(newer_run.face.sessions) as gateway:
         await gateway.signed_in(ID)
         await gateway.call.write(pb.AttachRequest.FromString(newer.SerializeToString()))
@@ -178,13 +178,13 @@ async def test_the_page_goes_on_over_what_it_does_not_know(newer_run: NewerRun) 
 
 def test_an_item_that_the_bridge_does_not_know_is_nothing() -> None:
     newer = NEWER.new("AttachResponse.Item", pb.AttachResponse.Item(session_id=ID).SerializeToString())
-    newer.future_item.message = "of the future"  # type: ignore[attr-defined] # a message without generated code
+    set_field(newer, "future_item.message", "of the future")
     assert item_of(pb.AttachResponse.Item.FromString(newer.SerializeToString()), EventTexts()) is None
 
 
 def test_a_reason_that_the_bridge_does_not_know_is_like_a_defect_of_the_service() -> None:
     newer = NEWER.new("AttachResponse.Item")
-    newer.session_ended.reason = NEW_VALUE_NUMBER  # type: ignore[attr-defined] # a message without generated code
+    set_field(newer, "session_ended.reason", NEW_VALUE_NUMBER)
     item = item_of(pb.AttachResponse.Item.FromString(newer.SerializeToString()), EventTexts())
     assert isinstance(item, SessionEnded)
     assert item.failure is not None

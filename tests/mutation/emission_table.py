@@ -45,7 +45,7 @@ NOTICED_BY: Final[Mapping[str, str]] = {
         f"{ENGINE}/test_journal.py::test_events_are_delivered_once_in_order_and_flush_means_committed"
     ),
     "agent_service/engine/run.py::RunState.resume notice": TAKEN_UP,
-    "agent_service/engine/run.py::RunState.resume _close_tools(error)": f"{SCENARIO}[resume_with_open_tools]",
+    "agent_service/engine/run.py::RunState.resume _close_tools(OUTCOME_UNKNOWN)": f"{SCENARIO}[resume_with_open_tools]",
     "agent_service/engine/run.py::RunState.complete _close_tools('The run ended first.')": (
         f"{SCENARIO}[complete_with_open_tool]"
     ),
@@ -58,6 +58,9 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/run.py::RunState.fail _close_all('The run failed before this ended.')": FAILURE,
     "agent_service/engine/run.py::RunState.fail body": FAILURE,
     "agent_service/engine/run.py::RunState._close_all _close_tools(error)": STOP,
+    "agent_service/engine/run.py::RunState._close_all _close_tools(OUTCOME_UNKNOWN)": (
+        f"{ENGINE}/test_recovery.py::test_a_cancellation_after_a_crash_does_not_say_how_an_unsafe_call_ended"
+    ),
     "agent_service/engine/run.py::RunState._close_all resolved": APPROVAL,
     "agent_service/engine/run.py::RunState._close_tools ToolCompleted": STOP,
     "agent_service/engine/runs.py::Runs._accept accepted.events": (

@@ -99,3 +99,11 @@ def _annotate(message: Message) -> None:
                 _annotate(inner)
     if NEW_FIELD in message.DESCRIPTOR.fields_by_name:
         setattr(message, NEW_FIELD, "newer")
+
+
+def set_field(message: Message, path: str, value: object) -> None:
+    """Set a field of a message without generated code; `path` leads to it with dots."""
+    *outer, name = path.split(".")
+    for step in outer:
+        message = getattr(message, step)
+    setattr(message, name, value)

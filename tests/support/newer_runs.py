@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from generated.apex.agent.v1 import agent_pb2 as pb
 from storage.interfaces import Storage
 from storage.records import Append, AppendOutcome, Ending, RunRecord, RunStatus, StoredEvent
-from tests.support.newer_contract import NEW_VALUE_NUMBER, NewerContract
+from tests.support.newer_contract import NEW_VALUE_NUMBER, NewerContract, set_field
 from tests.support.storage import new_id
 
 NEWER = NewerContract()
@@ -35,7 +35,7 @@ def future_value(run: RunRecord, seq: int) -> bytes:
     """Return an event that this version knows, with a value that it does not know."""
     body = pb.AgentEvent(agent_progress=pb.AgentProgress(message="On.", step=1))
     event = NEWER.new("AgentEvent", NEWER.event(envelope(run, seq, body)))
-    event.agent_progress.stage = NEW_VALUE_NUMBER  # type: ignore[attr-defined] # a message without generated code
+    set_field(event, "agent_progress.stage", NEW_VALUE_NUMBER)
     return event.SerializeToString(deterministic=True)
 
 

@@ -13,6 +13,7 @@ from tests.support.face import make_token
 from tests.support.gateway import Gateway, open_gateway
 from tests.support.provocations.registry import Provocations, Told, Transport
 from tests.support.provocations.scenes import UNKNOWN, WITHOUT_ISSUER, big_run, busy
+from tests.support.storage import new_id
 from tests.support.waiting import eventually
 from tests.support.whole_system import WholeSystem
 
@@ -182,9 +183,8 @@ async def session_while_the_database_is_away(system: WholeSystem) -> Told:
 
 @ITEMS.of("STORAGE_UNAVAILABLE")
 async def watch_while_the_database_is_away(system: WholeSystem) -> Told:
-    run_id = (await busy(system)).run_id
     system.shop.storage.failing.add("get")
-    return await watch_refused(system, run_id)
+    return await watch_refused(system, new_id())
 
 
 @ITEMS.of("SERVICE_UNAVAILABLE", WITHOUT_ISSUER)
@@ -217,6 +217,5 @@ async def session_that_meets_a_defect(system: WholeSystem) -> Told:
 
 @ITEMS.of("INTERNAL")
 async def watch_that_meets_a_defect(system: WholeSystem) -> Told:
-    run_id = (await busy(system)).run_id
     system.shop.storage.defective.add("get")
-    return await watch_refused(system, run_id)
+    return await watch_refused(system, new_id())
