@@ -4,8 +4,11 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
 
 from storage.acceptance import INTERRUPTED
+from storage.database import open_database
 from storage.errors import (
     IdempotencyMismatchError,
     RecordNotFoundError,
@@ -14,6 +17,8 @@ from storage.errors import (
 )
 from storage.interfaces import Storage
 from storage.records import MessageRole, RunRecord, RunStatus, StoredEvent, ThreadConflict, ThreadRecord
+from storage.runs import SqlRuns
+from storage.schema import runs
 from tests.support.storage import a_run, accepted, an_append, an_ending, at, new_id, working
 
 
@@ -122,6 +127,17 @@ async def test_racing_calls_with_one_key_make_one_run(storage: Storage, racers: 
     assert len({outcome.run.run_id for outcome in outcomes}) == 1
     assert len((await storage.runs.list("ada", page_size=50)).items) == 1
     assert len((await storage.threads.list("ada", page_size=50)).items) == 1
+
+
+async def test_the_database_itself_refuses_a_second_run_with_a_key(database_url: str) -> None:
+    database = open_database(database_url)
+    first, second = a_run(key="k1"), a_run(key="k2")
+    for new in (first, second):
+        await SqlRuns(database).accept(new)
+    same = update(runs).where(runs.c.id == second.run_id).values(client_message_id="k1")
+    with pytest.raises(IntegrityError):
+        await database.write(lambda connection: connection.execute(same))
+    await database.close()
 
 
 async def test_an_unknown_thread_is_refused(storage: Storage) -> None:

@@ -1,9 +1,11 @@
 """What the event log promises, on every storage."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from storage.errors import RecordNotFoundError
@@ -127,6 +129,20 @@ async def test_an_ending_ends_the_run(storage: Storage) -> None:
     assert [message.role for message in messages] == [MessageRole.USER, MessageRole.ASSISTANT]
     (terminal,) = await storage.events.read("ada", run.run_id, 1, max_events=9, max_bytes=999)
     assert terminal == StoredEvent(run.run_id, 2, b"completed", terminal=True)
+
+
+@pytest.mark.parametrize("storage", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
+async def test_an_ending_that_cannot_be_saved_saves_nothing(storage: Storage) -> None:
+    run = await working(storage, a_run())
+    last = an_ending(run)
+    assert last.ending is not None
+    assert last.ending.message is not None
+    taken = replace(last.ending.message, message_id=run.user_message_id)
+    with pytest.raises((sqlite3.IntegrityError, asyncpg.IntegrityConstraintViolationError)):
+        await storage.events.append([replace(last, ending=replace(last.ending, message=taken))])
+    assert await storage.runs.get("ada", run.run_id) == run
+    assert await read_all(storage, run) == [b"started"]
+    assert (await storage.threads.get("ada", run.thread_id)).update_time == at(0)
 
 
 async def test_a_failure_keeps_its_reason(storage: Storage) -> None:

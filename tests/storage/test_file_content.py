@@ -227,6 +227,17 @@ async def test_other_machines_read_what_one_has_saved(migrated_postgres_url: str
 
 
 @pytest.mark.postgres
+async def test_content_in_postgres_is_its_users_own(migrated_postgres_url: str, tmp_path: Path) -> None:
+    storage = await open_storage(migrated_postgres_url, tmp_path)
+    files = [await save_file(storage, BIG, user_id) for user_id in (new_id(), new_id())]
+    for path in on_disk(tmp_path):
+        path.unlink()
+    for file in files:
+        assert b"".join([piece async for piece in storage.files.read(file.user_id, file.file_id)]) == BIG
+    await storage.close()
+
+
+@pytest.mark.postgres
 async def test_a_reader_goes_on_from_the_rows_when_the_cache_is_emptied(
     migrated_postgres_url: str, tmp_path: Path
 ) -> None:

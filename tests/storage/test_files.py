@@ -134,6 +134,14 @@ async def test_two_users_with_the_same_content_are_apart(storage: Storage) -> No
     assert await local_content_of(storage, bob) == BIG
 
 
+async def test_what_others_keep_does_not_keep_a_users_content(storage: Storage) -> None:
+    anns, bobs = [await save_file(storage, b"same", user_id) for user_id in ("ann", "bob")]
+    paths = [await storage.files.local_path(file.user_id, file.file_id) for file in (anns, bobs)]
+    await storage.files.delete("ann", anns.file_id)
+    assert [path.exists() for path in paths] == [False, True]
+    assert await content_of(storage, bobs) == b"same"
+
+
 async def test_the_same_content_is_kept_until_its_last_file_goes(storage: Storage) -> None:
     first, second = await save_file(storage, BIG), await save_file(storage, BIG)
     path = await storage.files.local_path("ada", first.file_id)

@@ -6,6 +6,7 @@ The agent `clumsy` writes before it has looked, shows no thought, and its tool r
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from pydantic import BaseModel
@@ -18,7 +19,7 @@ from agent_service.engine.agent import Agent
 from agent_service.engine.dispatcher import MAX_RESULT_BYTES
 from agent_service.engine.events import Effect
 from agent_service.engine.tool import Tool, ToolContext, ToolOutput
-from agent_service.settings import load_settings
+from agent_service.settings import Settings, load_settings
 
 SILENT: Final = "say nothing first"
 """A message with these words is answered by a tool call at once."""
@@ -63,10 +64,17 @@ class ClumsyModels:
         return FunctionModel(stream_function=speak)
 
 
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[None]:
+    """Serve until the block is left."""
+    async with app.open_app(settings, agents=[CLUMSY], tools=[FLOOD], models=ClumsyModels()):
+        yield
+
+
 async def main() -> None:
     """Serve until the process is ended."""
     settings = load_settings(os.environ)
-    async with app.open_app(settings, agents=[CLUMSY], tools=[FLOOD], models=ClumsyModels()):
+    async with serving(settings):
         print(f"clumsy service listening on {settings.grpc_address}", flush=True)  # noqa: T201 - the sign of readiness
         await asyncio.Event().wait()
 

@@ -7,7 +7,8 @@ writes a line with the run's message into the socket `steps.sock` in the data di
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -32,7 +33,7 @@ from agent_service.engine.events import (
     ToolStatus,
 )
 from agent_service.engine.work import Work
-from agent_service.settings import load_settings
+from agent_service.settings import Settings, load_settings
 
 SOCKET_NAME: Final = "steps.sock"
 REWRITE: Final = "rewrite"
@@ -89,17 +90,23 @@ class Prompter:
         writer.close()
 
 
-async def main() -> None:
-    """Serve until the process is ended."""
-    settings = load_settings(os.environ)
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[None]:
+    """Serve until the block is left."""
     prompter = Prompter()
     async with app.open_app(settings, supervisor=prompter):
         path = Path(settings.data_dir) / SOCKET_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        server = await asyncio.start_unix_server(prompter.listen, path)
+        async with await asyncio.start_unix_server(prompter.listen, path):
+            yield
+
+
+async def main() -> None:
+    """Serve until the process is ended."""
+    settings = load_settings(os.environ)
+    async with serving(settings):
         print(f"scripted service listening on {settings.grpc_address}", flush=True)  # noqa: T201 - the sign of readiness
-        async with server:
-            await server.serve_forever()
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

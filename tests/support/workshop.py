@@ -119,6 +119,8 @@ class ScriptedSupervisor:
         self.begun: list[str] = []
         self.at_work: list[str] = []
         self.most_at_work = 0
+        #: What scripts held and did not find: to the engine that is a failed run like any other.
+        self.disproved: list[AssertionError] = []
 
     async def run(self, work: Work) -> FinalResponse:
         content = work.command.content
@@ -127,6 +129,9 @@ class ScriptedSupervisor:
         self.most_at_work = max(self.most_at_work, len(self.at_work))
         try:
             return await self.scripts.get(content, answer)(work)
+        except AssertionError as error:
+            self.disproved.append(error)
+            raise
         finally:
             self.at_work.remove(content)
 
@@ -234,6 +239,8 @@ class Workshop:
     ) -> None:
         self.storage.open_gates()
         await self.stop()
+        if error is None and self.supervisor.disproved:
+            raise self.supervisor.disproved[0]
 
     async def stop(self, *, grace_ms: int = 0) -> None:
         """Stop as the service does: hand over what is open."""

@@ -1,7 +1,9 @@
 """REST: every handler against the typed models that OpenAPI shows, files piece by piece, errors with one body."""
 
+import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +16,7 @@ from starlette.types import Message
 from generated.apex.agent.v1 import agent_pb2 as pb
 from tests.support.bridge_server import RunningBridge, running_bridge
 from tests.support.scripted_service import ScriptedService, new_id
-from tests.support.waiting import eventually
+from tests.support.waiting import DEFAULT_TIMEOUT_S, eventually
 from ws_bridge import rest_models as models
 from ws_bridge.http_guard import CSP, MAX_BODY_BYTES
 from ws_bridge.rest_files import Download
@@ -257,8 +259,19 @@ async def test_head_is_get_without_a_body(client: httpx.AsyncClient) -> None:
 async def test_without_a_token(bridge: RunningBridge, headers: dict[str, str]) -> None:
     async with httpx.AsyncClient(base_url=bridge.url, headers=headers) as client:
         response = await client.get("/api/v1/threads")
-        assert error_of(response, 401)["code"] == "UNAUTHENTICATED"
-        assert response.headers["www-authenticate"] == "Bearer"
+        error = error_of(response, 401)
+        assert (error["code"], response.headers["www-authenticate"]) == ("UNAUTHENTICATED", "Bearer")
+        assert error["error_id"] != "scripted-error", "the service was asked"
+
+
+async def test_every_route_refuses_who_brings_no_token(bridge: RunningBridge) -> None:
+    async with httpx.AsyncClient(base_url=bridge.url) as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        routes = [(path, method) for path, methods in paths.items() for method in methods if path != "/auth/dev-token"]
+        assert len(routes) > 12
+        for path, method in routes:
+            response = await client.request(method, re.sub(r"\{\w+\}", MISSING, path))
+            assert response.status_code == 401, (method, path)
 
 
 async def test_a_bad_token_is_the_services_to_refuse(bridge: RunningBridge) -> None:
@@ -399,6 +412,17 @@ async def test_foreign_pages_and_names_are_refused(client: httpx.AsyncClient, br
     assert error_of(await client.post("/auth/dev-token", headers={"Origin": "http://evil.example"}), 403)
     assert (await client.get("/", headers={"Host": f"localhost:{bridge.port}"})).status_code == 200
     assert (await client.get("/healthz", headers={"Host": "10.0.0.7"})).status_code == 200
+
+
+@pytest.mark.parametrize("hosts", [(), ("{own}", "evil.example"), ("evil.example", "{own}")], ids=len)
+async def test_a_request_names_one_host(bridge: RunningBridge, hosts: tuple[str, ...]) -> None:
+    lines = "".join(f"Host: {host.format(own=f'127.0.0.1:{bridge.port}')}\r\n" for host in hosts)
+    reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
+    writer.write(f"GET / HTTP/1.1\r\n{lines}Connection: close\r\n\r\n".encode())
+    async with asyncio.timeout(DEFAULT_TIMEOUT_S):
+        assert (await reader.readline()).split()[1] == b"400"
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_openapi_and_docs_name_every_route(client: httpx.AsyncClient) -> None:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 import grpc
 import pytest
@@ -9,8 +9,9 @@ from agent_service.api.watches import MAX_WATCHES
 from agent_service.engine.clock import SystemIds
 from agent_service.engine.events import PartialResult
 from generated.apex.agent.v1 import agent_pb2 as pb
-from storage.records import RunRecord
+from storage.records import Page, RunRecord, RunStatus
 from tests.support.face import Face, make_token, signed_in
+from tests.support.gates import Gate
 from tests.support.gateway import Gateway, open_gateway
 
 SESSION = "0197f000-0000-7000-8000-00000000000a"
@@ -167,6 +168,35 @@ async def test_thread_changes_reach_every_session_of_the_user_only(face: Face, g
     assert item.thread_changed.change == pb.THREAD_CHANGE_DELETED
 
 
+async def test_a_change_while_a_session_begins_is_not_missed(
+    face: Face, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, listing = Gate(is_open=False), face.storage.runs.list
+
+    async def read_slowly(
+        user_id: str,
+        *,
+        thread_id: str | None = None,
+        statuses: Collection[RunStatus] = (),
+        page_size: int,
+        page_token: str = "",
+    ) -> Page[RunRecord]:
+        found = await listing(
+            user_id, thread_id=thread_id, statuses=statuses, page_size=page_size, page_token=page_token
+        )
+        await reading.passage()
+        return found
+
+    monkeypatch.setattr(face.storage.runs, "list", read_slowly)
+    await gateway.open(SESSION)
+    await reading.reached()
+    created = await face.threads.CreateThread(pb.CreateThreadRequest(title="New"), metadata=signed_in())
+    reading.open()
+    await gateway.expect("session_ready", SESSION)
+    item = await gateway.expect("thread_changed", SESSION)
+    assert item.thread_changed.thread == created.thread
+
+
 async def test_the_tokens_end_is_announced_and_ends_watches_with_their_last_seq(face: Face, gateway: Gateway) -> None:
     run = await queued_run(face)
     await gateway.open(SESSION, make_token(lifetime_s=0.8))
@@ -192,6 +222,13 @@ async def test_a_fresh_token_renews_the_session_and_its_watches_go_on(face: Face
     assert renewed.active_runs[0].run_id == run.run_id
     await face.stage.answer(run)
     assert [(await gateway.expect("event")).event.seq for _ in range(2)] == [2, 3]
+
+
+async def test_a_session_is_not_renewed_with_a_bad_token(gateway: Gateway) -> None:
+    await gateway.signed_in(SESSION)
+    await gateway.open(SESSION, "nonsense")
+    ended = (await gateway.expect("session_ended", SESSION)).session_ended
+    assert ended.reason == pb.ERROR_REASON_UNAUTHENTICATED
 
 
 async def test_a_token_of_another_user_ends_the_session(gateway: Gateway) -> None:

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -32,6 +33,30 @@ async def test_a_call_without_a_good_token_is_refused(face: Face) -> None:
         await face.threads.ListThreads(pb.ListThreadsRequest(), metadata=(("authorization", "Bearer nonsense"),))
     async with failed_with("TOKEN_EXPIRED", grpc.StatusCode.UNAUTHENTICATED):
         await face.threads.ListThreads(pb.ListThreadsRequest(), metadata=signed_in(lifetime_s=-1))
+
+
+RPCS = [
+    method
+    for service in pb.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+    if method.name not in {"Attach", "CreateDevToken"}
+]
+
+
+@pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: f"{rpc.containing_service.name}.{rpc.name}")
+async def test_every_rpc_refuses_a_token_that_has_ended(face: Face, rpc: MethodDescriptor) -> None:
+    path, metadata = f"/{rpc.containing_service.full_name}/{rpc.name}", signed_in(lifetime_s=-1)
+    async with failed_with("TOKEN_EXPIRED", grpc.StatusCode.UNAUTHENTICATED):
+        match rpc.client_streaming, rpc.server_streaming:
+            case False, False:
+                unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = face.channel.unary_unary(path)
+                await unary(b"", metadata=metadata)
+            case False, True:
+                streaming: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = face.channel.unary_stream(path)
+                await streaming(b"", metadata=metadata).read()
+            case _:
+                upload: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = face.channel.stream_unary(path)
+                await upload(iter([b""]), metadata=metadata)
 
 
 async def test_sign_in_comes_before_validation(face: Face) -> None:

@@ -21,12 +21,14 @@ from agent_service.engine.broadcast import (
     Watch,
 )
 from agent_service.engine.errors import ApexError, ErrorReason
-from storage.memory import MemoryStorage
+from storage.memory import MemoryEventLog, MemoryStorage
+from storage.memory_runs import MemoryRuns
+from storage.memory_state import MemoryState
 from storage.records import Append, AppendOutcome, Ending, RunRecord, RunStatus, StoredEvent, ThreadRecord
 from tests.support.cuttable_storage import CuttableStorage
 from tests.support.faulty_log import Fault
 from tests.support.gates import is_stuck, settle
-from tests.support.storage import START, a_run, working
+from tests.support.storage import LEASE_MS, START, a_run, an_append, working
 from tests.support.workshop import BOB, user
 
 ADA = user("ada")
@@ -347,6 +349,30 @@ async def test_a_finished_run_is_replayed_and_ends_at_once_for_who_has_seen_it(s
     with pytest.raises(ApexError) as caught:
         await stage.watch(5)
     assert caught.value.reason is ErrorReason.CURSOR_AHEAD
+
+
+class TornLog(MemoryEventLog):
+    """A log that has lost the first event after each cursor."""
+
+    async def read(
+        self, user_id: str, run_id: str, after_seq: int, *, max_events: int, max_bytes: int
+    ) -> Sequence[StoredEvent]:
+        page = await super().read(user_id, run_id, after_seq, max_events=max_events, max_bytes=max_bytes)
+        return page[1:]
+
+
+async def test_a_log_with_a_gap_is_not_handed_out() -> None:
+    state = MemoryState(lambda: datetime.now(UTC))
+    log, runs = TornLog(state), MemoryRuns(state)
+    new = a_run()
+    await runs.accept(new)
+    run = await runs.claim_run("ada", new.run_id, "w1", lease_ms=LEASE_MS)
+    assert run is not None
+    await log.append([an_append(run, b"two", b"three")])
+    async with await Broadcast(log, runs).watch(ADA, run.run_id, 1) as watch:
+        with pytest.raises(ApexError) as broken:
+            await anext(watch)
+    assert (broken.value.reason, broken.value.last_seq) == (ErrorReason.INTERNAL, 1)
 
 
 async def test_every_reader_gets_the_committed_bytes(stage: Stage) -> None:

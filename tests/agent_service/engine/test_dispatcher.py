@@ -33,7 +33,7 @@ from agent_service.engine.tool import Tool, ToolContext, ToolError, ToolOutput
 from agent_service.engine.work import Work
 from storage.memory import MemoryStorage
 from tests.support.gates import Gate, is_stuck, settle
-from tests.support.workshop import ANN, BOB, NoArgs, Told, Workshop, a_tool, answer, user
+from tests.support.workshop import ANN, BOB, NoArgs, Told, Workshop, a_tool, answer, call_tool, think, user
 
 SECRET = "sk-0123456789abcdef0123456789"
 
@@ -122,8 +122,24 @@ async def test_the_call_is_committed_before_the_tool_runs(memory: MemoryStorage)
         seen.append(stored[-1].data.decode(errors="replace"))
         return {}
 
-    await Calls(memory, a_tool("look", look)).play(("look", {}))
-    assert "1-data.call-0" in seen[0]
+    async with Workshop(memory, tools=(a_tool("look", look),)) as shop:
+        commits = shop.storage.log.appends
+
+        async def script(work: Work) -> FinalResponse:
+            await think(work)
+            await work.emitter.flush()
+            commits.close()
+            calling = asyncio.create_task(call_tool(work, "look", "call-0"))
+            assert await is_stuck(calling)
+            assert not seen
+            commits.open()
+            await calling
+            return await answer(work)
+
+        shop.supervisor.scripts["hello"] = script
+        told = await shop.told(await shop.accept("hello"))
+    assert isinstance(told.end, AgentCompleted)
+    assert "call-0" in seen[0]
 
 
 async def test_a_thought_comes_first_where_the_model_had_none(memory: MemoryStorage) -> None:
@@ -367,18 +383,27 @@ async def test_a_call_that_has_ended_is_not_run_again(memory: MemoryStorage) -> 
         ran.append("look")
         return {"number": len(ran)}
 
+    gate = Gate(is_open=False)
+
     async def script(work: Work) -> FinalResponse:
-        call = ToolCall("a", "look", {})
-        outcomes = [await work.dispatcher.call("data", "1-data", call, frozenset({"look"})) for _ in range(2)]
-        assert outcomes[0] == outcomes[1]
-        await work.dispatcher.call("data", "2-data", call, frozenset({"look"}))
+        outcome = await call_tool(work, "look")
+        assert outcome.result == {"number": 1}
+        await work.emitter.flush()
+        await gate.passage()
         return await answer(work)
 
-    async with Workshop(memory, tools=[a_tool("look", note)]) as shop:
-        shop.supervisor.scripts["hello"] = script
-        told = await shop.told(await shop.accept("hello"))
-    assert ran == ["look", "look"]
-    assert len(told.of(ToolCompleted)) == 2
+    async with Workshop(memory, tools=[a_tool("look", note)]) as first:
+        first.supervisor.scripts["hello"] = script
+        run = await first.accept("hello")
+        await gate.reached()
+        await first.crash()
+    gate.open()
+    async with Workshop(memory, tools=[a_tool("look", note)]) as second:
+        second.supervisor.scripts["hello"] = script
+        told = await second.told(run)
+    assert isinstance(told.end, AgentCompleted)
+    assert ran == ["look"]
+    assert len(told.of(ToolCompleted)) == 1
 
 
 # ---- Limits ----

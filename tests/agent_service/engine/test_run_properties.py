@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,6 +139,16 @@ def test_what_is_refused_changes_nothing(steps: list[Body | None], closing: str,
     before = {name: repr(value) for name, value in vars(state).items()}
     if not close(state, closing, content):
         assert {name: repr(value) for name, value in vars(state).items()} == before
+
+
+@pytest.mark.parametrize("seq", [0, 1, 2, 4, 5])
+def test_only_the_next_event_is_folded(seq: int) -> None:
+    state, _ = play([AgentThinking("Hm.")])
+    before = {name: repr(value) for name, value in vars(state).items()}
+    event = Event(state.run_id, state.thread_id, seq, state.attempt, NOW, "data", AgentThinking("Hm again."))
+    with pytest.raises(GrammarError, match=f"seq {seq} after 2"):
+        state.apply(event)
+    assert {name: repr(value) for name, value in vars(state).items()} == before
 
 
 def test_the_terminal_event_repeats_the_agent_that_was_started() -> None:

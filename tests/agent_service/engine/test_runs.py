@@ -14,7 +14,7 @@ from agent_service.engine.runs import MAX_OPEN_RUNS, MAX_TITLE_CHARACTERS
 from storage.interfaces import Storage
 from storage.memory import MemoryStorage
 from storage.records import RunStatus, ThreadConflict
-from tests.support.gates import Gate, settle
+from tests.support.gates import Gate, is_stuck, settle
 from tests.support.workshop import ANN, BOB, LEASE_MS, Workshop, held, user
 
 KEY = "0197f000-0000-7000-8000-000000000001"
@@ -61,6 +61,16 @@ async def test_a_key_finds_its_run_at_any_time(storage: Storage) -> None:
         in_its_thread = await shop.accept("hello", key=KEY, thread_id=run.thread_id)
         assert in_its_thread.run_id == run.run_id
         assert shop.supervisor.begun == ["hello"]
+
+
+async def test_a_repeated_message_is_announced_to_nobody(storage: Storage) -> None:
+    async with Workshop(storage) as shop:
+        await shop.told(await shop.accept("hello", key=KEY))
+        with shop.broadcast.thread_changes(ANN.user_id) as changes:
+            await shop.accept("hello", key=KEY)
+            hearing = asyncio.create_task(changes.__anext__())
+            assert await is_stuck(hearing)
+            hearing.cancel()
 
 
 async def test_a_key_belongs_to_its_user(storage: Storage) -> None:

@@ -1,0 +1,22 @@
+"""What the composition root makes of the settings."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from agent_service.app import api_options
+from agent_service.settings import load_settings
+
+SECRET: Final = "a secret of the tests, with more than 32 bytes"
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_local"), [("test", True), ("development", True), ("staging", False), ("production", False)]
+)
+def test_only_a_local_service_makes_tokens_and_shows_its_methods(
+    environment: str, tmp_path: Path, *, is_local: bool
+) -> None:
+    environ = {"APEX_ENVIRONMENT": environment, "APEX_JWT_SECRET": SECRET, "APEX_DATA_DIR": str(tmp_path)}
+    options = api_options(load_settings(environ))
+    assert (options.dev_tokens, options.reflection) == (is_local, is_local)
