@@ -99,8 +99,8 @@ class Worker:
             claimed = await self._runs.claim_run(run.user_id, run.run_id, self._worker_id, lease_ms=self._lease_ms)
         if claimed is None:
             return
-        emitter = await self._attempts.open(claimed)
         with contextlib.suppress(FencedError):
+            emitter = await self._attempts.open(claimed)
             await emitter.cancel(reason)
         self.wake()
 
