@@ -45,6 +45,11 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml
 test: install ## Run all tests
 	@$(BIN)/pytest -n logical --maxprocesses=4 --dist=loadfile $(ARGS)
 
+# One seed again, with everything that happens in it: make simulation ARGS="--seed 7 --trace"
+.PHONY: simulation
+simulation: install ## Live through 500 simulated lives (ARGS="--seeds 5000", ARGS="--bugs" plants known bugs)
+	@$(BIN)/python -m tests.simulation $(ARGS)
+
 .PHONY: check
 check: check-static test ## Everything that must pass before a change is merged
 
