@@ -45,17 +45,20 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml
 test: install ## Run all tests
 	@$(BIN)/pytest -n logical --maxprocesses=4 --dist=loadfile $(ARGS)
 
-<<<<<<< HEAD
 # Each mutant in a fork of its own, some at once (ARGS="--jobs 2 fencing" and the like; ARGS=--stale after moving code).
 .PHONY: mutation
 mutation: install ## Take each promise out of the product in turn and see a named test fail (6 minutes)
 	@$(BIN)/python -m tests.mutation $(ARGS)
-=======
+
 # Every round is one `kill -9`; most of its time is spent waiting for starts and leases, hence two at once.
 .PHONY: chaos
 chaos: install ## Kill the service at every commit point, on both databases (15 minutes); `make test` has a short form
 	@$(BIN)/pytest tests/chaos --chaos-repeats=1 -n 2 --dist=loadfile --quiet $(ARGS)
->>>>>>> main
+
+# One seed again, with everything that happens in it: make simulation ARGS="--seed 7 --trace"
+.PHONY: simulation
+simulation: install ## Live through 500 simulated lives (ARGS="--seeds 5000", ARGS="--bugs" plants known bugs)
+	@$(BIN)/python -m tests.simulation $(ARGS)
 
 .PHONY: check
 check: check-static test ## Everything that must pass before a change is merged

@@ -134,10 +134,10 @@ class Attempts:
         await self._run(job, emitter)
 
     async def open(self, run: RunRecord) -> RunEmitter:
-        """Read a claimed run's log and return what speaks for it."""
+        """Read a claimed run's log and return what speaks for it. Raises `FencedError` when somebody else goes on."""
         try:
             state = await self._fold(run)
-        except StorageError:
+        except (StorageError, FencedError):
             raise
         except Exception:
             if run.claims <= MAX_CLAIMS:
@@ -163,6 +163,9 @@ class Attempts:
                 raise GrammarError(f"run {run.run_id}: the log ends at {state.last_seq}, the run at {run.last_seq}")
             for stored in page:
                 state.apply(self.codec.decode(stored.data))
+        if state.last_seq > run.last_seq:
+            # It was written to since this claim, so there was another one.
+            raise FencedError(run.run_id)
         return state
 
     async def _run(self, job: Job, emitter: RunEmitter) -> None:

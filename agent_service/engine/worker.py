@@ -103,6 +103,8 @@ class Worker:
             emitter = await self._attempts.open(claimed)
         except StorageError:
             raise
+        except FencedError:
+            return  # another worker has it by now, and learns of the cancellation with its next beat
         except Exception:
             # A log that this version cannot read. The cancellation is saved: whoever claims the run next ends it.
             self._logger.exception("run_abandoned", run_id=run.run_id)

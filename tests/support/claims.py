@@ -1,5 +1,9 @@
 """How a test holds a worker's claims up, and takes a run away from it."""
 
+from agent_service.api.wire import ProtoCodec
+from agent_service.engine.clock import SystemClock
+from agent_service.engine.emitter import RunEmitter
+from agent_service.engine.run import RunState
 from storage.records import RunRecord, RunStatus
 from tests.support.workshop import LEASE_MS, Workshop
 
@@ -36,3 +40,21 @@ async def take_away(shop: Workshop, run: RunRecord) -> None:
     assert await shop.inner.runs.release(run.run_id, record.epoch)
     taken = await shop.inner.runs.claim("other", lease_ms=LEASE_MS, limit=1)
     assert [(one.run_id, one.epoch) for one in taken] == [(run.run_id, record.epoch + 1)]
+
+
+async def end_elsewhere(shop: Workshop, run: RunRecord) -> None:
+    """Let a worker of another process take the run and end it."""
+    record = await shop.now(run)
+    assert await shop.inner.runs.release(run.run_id, record.epoch)
+    taken = await shop.inner.runs.claim_run(run.user_id, run.run_id, "other", lease_ms=LEASE_MS)
+    assert taken is not None
+    async with Workshop(shop.inner, worker_id="other", alone=False) as other:
+        await stop_claiming(other)
+        emitter = RunEmitter(
+            RunState.unread(run.run_id, run.thread_id, taken.last_seq),
+            other.journal.open_run(taken),
+            ProtoCodec(),
+            SystemClock(),
+            SystemClock().now(),
+        )
+        await emitter.cancel("It was time.")

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from structlog.typing import EventDict
+
 from agent_service.engine.errors import FencedError
 from agent_service.engine.events import (
     AgentProgress,
@@ -12,12 +14,12 @@ from agent_service.engine.work import Work
 from storage.interfaces import Storage
 from storage.memory import MemoryStorage
 from storage.records import RunStatus
-from tests.support.claims import beats, take_away
+from tests.support.claims import beats, end_elsewhere, take_away, with_claim_under_way
 from tests.support.faulty_log import Fault
 from tests.support.gates import Gate, settle
 from tests.support.storage import ManualClock
 from tests.support.waiting import eventually
-from tests.support.workshop import LEASE_MS, Workshop, answer, held, think
+from tests.support.workshop import ANN, LEASE_MS, Workshop, answer, held, think
 
 
 async def test_a_worker_that_lost_its_run_writes_nothing_more(storage: Storage) -> None:
@@ -90,6 +92,35 @@ async def test_a_run_that_this_process_lost_and_took_again_begins_where_the_old_
         assert at_once == [1, 1]
         assert sorted(set(told.attempts)) == [1, 2]
         await shop.told(other)
+
+
+async def test_a_worker_that_lost_its_run_before_it_read_the_log_leaves_it(
+    storage: Storage, logs: list[EventDict]
+) -> None:
+    async with Workshop(storage, beat_interval_ms=LEASE_MS) as shop:
+        run = await with_claim_under_way(shop, "hello")
+        await end_elsewhere(shop, run)
+        shop.storage.returns["claim"].open()
+        await eventually(lambda: "run_fenced" in [line["event"] for line in logs], what="the run is left")
+        assert shop.supervisor.begun == []
+        assert [line for line in logs if line["log_level"] == "error"] == []
+
+
+async def test_a_cancellation_that_comes_too_late_leaves_the_run(storage: Storage) -> None:
+    gate = Gate(is_open=False)
+    async with Workshop(storage, slots=1) as shop:
+        shop.supervisor.scripts["hi"] = held(gate)
+        await shop.accept("hi")
+        await gate.reached()
+        run = await shop.accept("hello")
+        back = shop.storage.returns["claim_run"]
+        back.close()
+        cancelling = asyncio.create_task(shop.runs.cancel(ANN, run_id=run.run_id))
+        await back.reached()
+        await end_elsewhere(shop, run)
+        back.open()
+        assert (await cancelling).status is RunStatus.CANCELLED
+        assert len((await shop.so_far(run)).events) == run.last_seq + 1
 
 
 async def test_a_short_absence_of_the_database_is_not_noticed(storage: Storage) -> None:
