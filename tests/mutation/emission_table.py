@@ -92,6 +92,9 @@ NOTICED_BY: Final[Mapping[str, str]] = {
         f"{LOOP}::test_text_before_a_tool_call_is_taken_back_and_becomes_a_thought"
     ),
     "agent_service/llm/loop.py::_ShownResponse._show_thought thought": ANALYSIS,
+    "agent_service/tools/analysis.py::Workbench.open 'Waiting for other analyses to end'": (
+        "tests/agent_service/tools/test_sandbox.py::test_a_person_is_told_what_a_tool_waits_for"
+    ),
     "agent_service/tools/cost.py::cost_breakdown 'Columns recognised, pricing'": ANALYSIS,
     "agent_service/tools/usage.py::usage_summary 'Columns recognised, measuring'": ANALYSIS,
     "agent_service/engine/worker.py::Worker.cancel cancel(reason)": (

@@ -260,7 +260,7 @@ DELIVERY: Final = (
         Kind.DELIVERY,
         "the bridge leaves events out",
         f"{BRIDGE}/test_sockets.py::test_the_ack_comes_before_the_first_event_and_events_in_order",
-        Edit("ws_bridge/session.py", "Session._event", "[fx.SendEvent(event.data)]", "[]"),
+        Edit("ws_bridge/session.py", "Session.on_events", "[fx.SendEvents(texts)]", "[]"),
     ),
     mutant(
         Kind.DELIVERY,
@@ -312,13 +312,13 @@ GAP: Final = (
         Kind.GAP,
         "the bridge passes over a gap",
         f"{BRIDGE}/test_session.py::test_a_conversation_has_exactly_these_effects[resume]",
-        Edit("ws_bridge/streams.py", "Streams.take", "seq != stream.last_seq + 1", "False"),
+        Edit("ws_bridge/streams.py", "Streams.take", "first_seq > stream.last_seq + 1", "False"),
     ),
     mutant(
         Kind.GAP,
         "the bridge sends an event twice",
         f"{BRIDGE}/test_session.py::test_a_conversation_has_exactly_these_effects[resume]",
-        Edit("ws_bridge/streams.py", "Streams.take", "seq <= stream.last_seq", "False"),
+        Edit("ws_bridge/streams.py", "Streams.take", "first_seq + count - 1 - stream.last_seq", "count"),
     ),
     mutant(
         Kind.GAP,
