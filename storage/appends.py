@@ -15,5 +15,7 @@ def check_appends(appends: Sequence[Append]) -> None:
                 raise ValueError(
                     f"event {event.seq} of run {event.run_id} stands where {seq} of {append.run_id} belongs"
                 )
+        if any(event.terminal for event in append.events[:-1]):
+            raise ValueError(f"run {append.run_id} goes on after its terminal event")
         if append.ending and append.ending.status.is_open:
             raise ValueError(f"run {append.run_id} cannot end as {append.ending.status}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 from typing import Final
 
 from storage.prepared import Query, Transaction, row_of
@@ -13,9 +14,14 @@ from storage.records import Append, Checkpoint, Ending, MessageRecord, StoredEve
 # runs, takes it for tiny, and walks all of it once for each row.
 _LOCKED: Final = """
 locked AS MATERIALIZED (
-  SELECT r.id, r.thread_id, given.last_seq, given.has_checkpoint, given.status, given.end_time, given.error_reason
-  FROM unnest($1::text[], $2::int[], $3::int[], $4::int[], $5::bool[], $6::text[], $7::timestamptz[], $8::text[])
-    AS given (id, epoch, after_seq, last_seq, has_checkpoint, status, end_time, error_reason)
+  SELECT r.id, r.thread_id, given.after_seq, given.last_seq, given.has_checkpoint, given.status, given.end_time,
+         given.error_reason, given.events_before, given.is_terminal
+  FROM unnest(
+    $1::text[], $2::int[], $3::int[], $4::int[], $5::bool[], $6::text[], $7::timestamptz[], $8::text[], $9::int[],
+    $10::bool[]
+  ) AS given (
+    id, epoch, after_seq, last_seq, has_checkpoint, status, end_time, error_reason, events_before, is_terminal
+  )
   CROSS JOIN LATERAL (
     SELECT id, thread_id FROM runs
     WHERE id = given.id AND epoch = given.epoch AND last_seq = given.after_seq AND num_nulls(end_time) = 1 {and_then}
@@ -36,11 +42,16 @@ entered AS MATERIALIZED (
   ORDER BY id FOR NO KEY UPDATE
 )"""
 _AFTER_ENTERED: Final = "AND (SELECT count(*) FROM entered) >= 0"
+# The events' data come in one array, run by run; all else about them follows from their places. Each value that is
+# handed over costs the driver more than the server.
 _WRITTEN: Final = """
 written AS (
   INSERT INTO run_events (run_id, seq, terminal, data)
-  SELECT * FROM unnest($9::text[], $10::int[], $11::bool[], $12::bytea[]) AS event (run_id, seq, terminal, data)
-  WHERE event.run_id IN (SELECT id FROM locked)
+  SELECT locked.id, locked.after_seq + place, locked.is_terminal AND locked.after_seq + place = locked.last_seq,
+         event.data
+  FROM locked
+  CROSS JOIN LATERAL generate_series(1, locked.last_seq - locked.after_seq) AS place
+  JOIN unnest($11::bytea[]) WITH ORDINALITY AS event (data, number) ON event.number = locked.events_before + place
 )"""
 _ADVANCED: Final = """
 advanced AS (
@@ -69,7 +80,7 @@ _ANSWERED: Final = """
 answered AS (
   INSERT INTO messages (id, thread_id, run_id, user_id, role, content, create_time)
   SELECT * FROM unnest(
-    $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::timestamptz[]
+    $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::timestamptz[]
   ) AS message (id, thread_id, run_id, user_id, role, content, create_time)
   WHERE message.run_id IN (SELECT id FROM locked)
 )"""
@@ -80,8 +91,8 @@ saved AS (
   WHERE checkpoint.run_id IN (SELECT id FROM locked)
   ON CONFLICT (run_id) DO UPDATE SET seq = excluded.seq, version = excluded.version, data = excluded.data
 )"""
-_FIRST_FREE: Final = 13
-_FIRST_FREE_AFTER_MESSAGES: Final = 20
+_FIRST_FREE: Final = 12
+_FIRST_FREE_AFTER_MESSAGES: Final = 19
 
 
 @cache
@@ -108,7 +119,7 @@ def append(appends: Sequence[Append]) -> Transaction[frozenset[str]]:
     by_id = sorted(appends, key=lambda append: append.run_id)
     endings = [append.ending for append in by_id if append.ending]
     saved = [(append.run_id, append.checkpoint) for append in by_id if append.checkpoint]
-    args = [*_runs(by_id), *_events([event for append in by_id for event in append.events])]
+    args = [*_runs(by_id), [event.data for append in by_id for event in append.events]]
     if endings:
         args += _messages([ending.message for ending in endings if ending.message])
     if saved:
@@ -120,7 +131,13 @@ def append(appends: Sequence[Append]) -> Transaction[frozenset[str]]:
 
 def insert_events(events: Sequence[StoredEvent]) -> Transaction[None]:
     """Write events."""
-    yield Query(_INSERT_EVENTS, _events(events))
+    args = [
+        [event.run_id for event in events],
+        [event.seq for event in events],
+        [event.terminal for event in events],
+        [event.data for event in events],
+    ]
+    yield Query(_INSERT_EVENTS, args)
 
 
 def _runs(appends: Sequence[Append]) -> list[list[object]]:
@@ -134,15 +151,8 @@ def _runs(appends: Sequence[Append]) -> list[list[object]]:
         [ending and ending.status for ending in endings],
         [ending and ending.end_time for ending in endings],
         [ending and ending.error_reason for ending in endings],
-    ]
-
-
-def _events(events: Sequence[StoredEvent]) -> list[list[object]]:
-    return [
-        [event.run_id for event in events],
-        [event.seq for event in events],
-        [event.terminal for event in events],
-        [event.data for event in events],
+        list(accumulate((len(append.events) for append in appends[:-1]), initial=0)),
+        [bool(append.events) and append.events[-1].terminal for append in appends],
     ]
 
 

@@ -37,30 +37,38 @@ class EventEncoder:
         # The parts that are the same for many events of a run.
         self._head = lru_cache(CACHED_HEADS)(_head)
         self._second = lru_cache(1)(_second)
-        self._middle = lru_cache(CACHED_HEADS)(_middle)
+        self._attempt = lru_cache(CACHED_HEADS)(_attempt)
+        self._agent_name = lru_cache(CACHED_HEADS)(_agent_name)
         self._message_id = lru_cache(CACHED_HEADS)(_message_id)
 
     def encode(self, event: Event) -> bytes:
         """Return the event as `apex.agent.v1.AgentEvent`."""
         since = event.emit_time - _EPOCH
         time = self._second(since.days * _DAY_S + since.seconds)
-        if since.microseconds:
-            time += _NANOS + varint(since.microseconds * 1000)
+        if micros := since.microseconds:
+            time += _NANOS + varint(micros * 1000)
         body = event.body
+        if type(body) is PartialResult:
+            text = body.text.encode()
+            inner = self._message_id(body.message_id)
+            if text:
+                inner = b"".join((inner, _TEXT, varint(len(text)), text))
+            case, size = _PARTIAL_RESULT, varint(len(inner))
+        else:
+            case, size, inner = b"", b"", _body(event)
         return b"".join(
             (
                 self._head(event.run_id, event.thread_id),
-                _SEQ,
                 varint(event.seq),
-                self._middle(event.attempt, len(time)),
+                self._attempt(event.attempt),
+                varint(len(time)),
                 time,
-                _string(_AGENT_NAME, event.agent_name),
-                self._partial(body) if isinstance(body, PartialResult) else _body(event),
+                self._agent_name(event.agent_name),
+                case,
+                size,
+                inner,
             )
         )
-
-    def _partial(self, body: PartialResult) -> bytes:
-        return bytes_field(_PARTIAL_RESULT, self._message_id(body.message_id) + _string(_TEXT, body.text))
 
 
 def _string(field_tag: bytes, text: str) -> bytes:
@@ -68,12 +76,17 @@ def _string(field_tag: bytes, text: str) -> bytes:
 
 
 def _head(run_id: str, thread_id: str) -> bytes:
-    return _string(_RUN_ID, run_id) + _string(_THREAD_ID, thread_id)
+    """Return what stands before the seq."""
+    return _string(_RUN_ID, run_id) + _string(_THREAD_ID, thread_id) + _SEQ
 
 
-def _middle(attempt: int, time_bytes: int) -> bytes:
-    """Return what stands between seq and time: the attempt, and that a time of this length follows."""
-    return _ATTEMPT + varint(attempt) + _EMIT_TIME + varint(time_bytes)
+def _attempt(attempt: int) -> bytes:
+    """Return what stands between the seq and the length of the time."""
+    return _ATTEMPT + varint(attempt) + _EMIT_TIME
+
+
+def _agent_name(agent_name: str) -> bytes:
+    return _string(_AGENT_NAME, agent_name)
 
 
 def _second(seconds: int) -> bytes:

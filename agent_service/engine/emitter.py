@@ -38,7 +38,8 @@ class RunEmitter:
     async def emit(self, agent_name: str, body: Body) -> None:
         """Emit; return as soon as it is queued for the next commit, waiting only when too much is uncommitted."""
         # Room first: from here to the journal nothing waits, so a cancelled task never leaves a gap behind.
-        await self._writer.room()
+        if not self._writer.has_room:
+            await self._writer.room()
         if self._left:
             raise HandoverError(self.state.run_id)
         event = self.state.draft(self._clock.now(), agent_name, body)

@@ -47,6 +47,11 @@ class RunWriter:
         self._waiters: list[asyncio.Future[None]] = []
         self.appended_seq = last_seq
 
+    @property
+    def has_room(self) -> bool:
+        """True when `room` would return at once."""
+        return not self._is_full() and self._error is None
+
     async def room(self) -> None:
         """Wait while too much of this run is uncommitted.
 
@@ -64,7 +69,8 @@ class RunWriter:
         self.appended_seq = event.seq
         self._checkpoint = checkpoint or self._checkpoint
         self._ending = ending or self._ending
-        self._journal.wake(self)
+        if len(self._pending) == 1:
+            self._journal.wake(self)
 
     async def flush(self) -> None:
         """Return when all that was appended is committed. Raises as `room` does."""

@@ -140,16 +140,12 @@ class RunState:
         """Fold one event. Raises `GrammarError` where it does not fit."""
         if event.seq != self.last_seq + 1:
             raise GrammarError(f"run {self.run_id}: seq {event.seq} after {self.last_seq}")
-        self._check(event)
+        if problem := self._problem(event):
+            raise GrammarError(f"run {self.run_id}, seq {event.seq}, {type(event.body).__name__}: {problem}")
         self._fold(event)
         if self.begin_time is None and not _is_acceptance(event.body):
             self.begin_time = event.emit_time
         self.last_seq = event.seq
-
-    def _check(self, event: Event) -> None:
-        problem = self._problem(event)
-        if problem:
-            raise GrammarError(f"run {self.run_id}, seq {event.seq}, {type(event.body).__name__}: {problem}")
 
     def _problem(self, event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one case per kind of event
         body = event.body
@@ -160,6 +156,8 @@ class RunState:
         if self._answered and not isinstance(body, AgentCompleted):
             return "only agent_completed follows final_response"
         match body:
+            case PartialResult():  # first: there are most of them
+                return self._other_message(body)
             case ToolExecuting():
                 if not self.has_thought:
                     return "no agent_thinking came before the first tool"
@@ -167,8 +165,6 @@ class RunState:
             case ToolCompleted():
                 call = self.tools.get(body.tool_call_id)
                 return "" if call is not None and call.completed is None else "no such open tool call"
-            case PartialResult():
-                return self._other_message(body)
             case ApprovalRequested():
                 return "the approval id is taken" if body.approval_id in self._approval_ids else ""
             case ApprovalResolved():
@@ -189,18 +185,18 @@ class RunState:
         return "a tool call or an approval is open" if self.open_tools or self._approvals else ""
 
     def _other_message(self, body: PartialResult | FinalResponse) -> str:
-        return "" if self.message_id in {"", body.message_id} else "another message is being written"
+        return "" if not self.message_id or self.message_id == body.message_id else "another message is being written"
 
     def _fold(self, event: Event) -> None:  # noqa: C901 - one case per kind of event
         body = event.body
         match body:
+            case PartialResult():  # first: there are most of them
+                self.message_id = body.message_id
+                self._text.append(body.text)
             case AgentStarted():
                 self.agent_id = body.agent_id
             case AgentThinking():
                 self.has_thought = True
-            case PartialResult():
-                self.message_id = body.message_id
-                self._text.append(body.text)
             case AgentProgress(discard_partial=True):
                 self._text.clear()
             case ToolExecuting():

@@ -188,6 +188,9 @@ BROKEN: dict[str, Callable[[RunRecord], list[Append]]] = {
     "a gap": lambda run: [replace(an_append(run), events=events(run, 2, b"a"))],
     "a repeat": lambda run: [replace(an_append(run), events=(*events(run, 1, b"a"), *events(run, 1, b"b")))],
     "another run's event": lambda run: [replace(an_append(run), events=(StoredEvent(new_id(), 2, b"a"),))],
+    "more after the end": lambda run: [
+        replace(an_append(run), events=(StoredEvent(run.run_id, 2, b"a", terminal=True), *events(run, 2, b"b")))
+    ],
     "an end that is none": lambda run: [replace(an_append(run, b"a"), ending=Ending(RunStatus.RUNNING, at(0)))],
 }
 
