@@ -57,7 +57,7 @@ DRAIN_GRACE_MS: Final = 10_000
 CLOSE_GRACE_S: Final = 5
 """How long calls may take to end after that."""
 
-SWITCH_INTERVAL_S: Final = 0.0005
+SWITCH_INTERVAL_S: Final = 0.0002
 """How long one thread may keep the others from running Python."""
 
 STOP_LIMIT_S: Final = 28

@@ -46,7 +46,14 @@ class StorageDialect(Protocol):
         ...
 
     def append(self, appends: Sequence[Append]) -> Transaction[frozenset[str]]:
-        """Write every append whose fence holds, and lock its run; return those runs' ids."""
+        """Write every append whose fence holds, and lock its run; return those runs' ids.
+
+        May raise `SomeFencedError`, with nothing written, where one does not: then it is `append_held`'s turn.
+        """
+        ...
+
+    def append_held(self, appends: Sequence[Append]) -> Transaction[frozenset[str]]:
+        """Do the same, and never raise `SomeFencedError`."""
         ...
 
     def insert_events(self, events: Sequence[StoredEvent]) -> Transaction[None]:
@@ -77,6 +84,9 @@ class SqliteDialect:
     def append(self, appends: Sequence[Append]) -> Transaction[frozenset[str]]:
         return sqlite_append.append(appends)
 
+    def append_held(self, appends: Sequence[Append]) -> Transaction[frozenset[str]]:
+        return sqlite_append.append_held(appends)
+
     def insert_events(self, events: Sequence[StoredEvent]) -> Transaction[None]:
         return sqlite_append.insert_events(events)
 
@@ -102,6 +112,9 @@ class PostgresDialect:
         yield Query(_POSTGRES_SERIALISE, ("\x1f".join(key),))
 
     def append(self, appends: Sequence[Append]) -> Transaction[frozenset[str]]:
+        return postgres_append.append(appends)
+
+    def append_held(self, appends: Sequence[Append]) -> Transaction[frozenset[str]]:
         return postgres_append.append(appends)
 
     def insert_events(self, events: Sequence[StoredEvent]) -> Transaction[None]:

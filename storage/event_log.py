@@ -16,6 +16,7 @@ from storage.records import (
     StoredEvent,
 )
 from storage.schema import checkpoints, run_events, runs
+from storage.sqlite_append import SomeFencedError
 
 
 class SqlEventLog:
@@ -28,8 +29,11 @@ class SqlEventLog:
         check_appends(appends)
         if not appends:
             return ()
-
-        held = await self._database.transact(lambda: self._database.dialect.append(appends))
+        dialect = self._database.dialect
+        try:
+            held = await self._database.transact(lambda: dialect.append(appends))
+        except SomeFencedError:
+            held = await self._database.transact(lambda: dialect.append_held(appends))
         return [AppendOutcome.APPENDED if append.run_id in held else AppendOutcome.FENCED for append in appends]
 
     async def read(

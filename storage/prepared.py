@@ -27,13 +27,15 @@ _NAMED: Callable[..., Any] = namedtuple  # noqa: PYI024 - the names are known at
 class Query:
     """A statement as a driver takes it. `make_row` turns what the driver returns for one row into a row.
 
-    `is_alone`: it is all of its transaction, which then needs no BEGIN and no COMMIT.
+    `is_alone`: it is all of its transaction, which then needs no BEGIN and no COMMIT (PostgreSQL). `is_counted`: the
+    answer is one row, which says how many rows it has changed (SQLite).
     """
 
     sql: str
     args: Sequence[object]
     make_row: MakeRow | None = None
     is_alone: bool = False
+    is_counted: bool = False
 
     def rows(self, fetched: Sequence[Sequence[object]]) -> Sequence[AnyRow]:
         """Return the rows of an answer; their cells have the names of the columns."""

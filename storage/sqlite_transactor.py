@@ -186,7 +186,9 @@ def _play(connection: sqlite3.Connection, transaction: Transaction[T]) -> T:
     try:
         query = next(transaction)
         while True:
-            query = transaction.send(query.rows(connection.execute(query.sql, query.args).fetchall()))
+            cursor = connection.execute(query.sql, query.args)
+            fetched = [(cursor.rowcount,)] if query.is_counted else cursor.fetchall()
+            query = transaction.send(query.rows(fetched))
     except StopIteration as end:
         value: T = end.value
         return value
