@@ -75,12 +75,22 @@ class Call:
         return self._user
 
     async def send(self, message: Message | bytes) -> None:
-        """Send the next message of the stream; bytes are a message already encoded. Waits while the peer is slow."""
-        await self._context.write(message)
+        """Send the next message of the stream; bytes are a message already encoded. Waits while the peer is slow.
+
+        Raises `CancelledError` also when the caller has left and gRPC says so with a failed write: whoever waits here
+        is told of most departures that way, and it must not look like a defect of ours.
+        """
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError as error:
+            raise asyncio.CancelledError from error
 
     async def send_initial(self, metadata: Sequence[tuple[str, str]]) -> None:
-        """Send initial metadata now."""
-        await self._context.send_initial_metadata(tuple(metadata))
+        """Send initial metadata now. Raises `CancelledError` likewise."""
+        try:
+            await self._context.send_initial_metadata(tuple(metadata))
+        except grpc.aio.InternalError as error:
+            raise asyncio.CancelledError from error
 
     def bind(self, **ids: str) -> None:
         """Add ids to every further log line of this call."""

@@ -1,0 +1,36 @@
+"""What a process says about itself at `/metrics`."""
+
+import asyncio
+import time
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.waiting import DEFAULT_TIMEOUT_S, PAUSE_S, DeadlinePassedError
+
+
+class Metrics:
+    """The metrics at an admin address, `host:port`. Values are read anew each time."""
+
+    def __init__(self, address: str) -> None:
+        self._url = f"http://{address}/metrics"
+
+    async def value(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have these labels; 0 where there is none."""
+        async with httpx.AsyncClient() as client:
+            response = await client.get(self._url)
+        families = text_string_to_metric_families(response.raise_for_status().text)
+        samples = (sample for family in families for sample in family.samples if sample.name == name)
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+    async def becomes(self, name: str, value: float, *, timeout_s: float = DEFAULT_TIMEOUT_S, **labels: str) -> None:
+        """Wait until a metric has this value.
+
+        Raises:
+            DeadlinePassedError: it does not within `timeout_s` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (found := await self.value(name, **labels)) != value:
+            if time.monotonic() > deadline:
+                raise DeadlinePassedError(f"not within {timeout_s:g} s: {name} {labels} is {value:g}, not {found:g}")
+            await asyncio.sleep(PAUSE_S)
