@@ -32,5 +32,5 @@ class Metrics:
         deadline = time.monotonic() + timeout_s
         while (found := await self.value(name, **labels)) != value:
             if time.monotonic() > deadline:
-                raise DeadlinePassedError(f"not within {timeout_s:g} s: {name} {labels} is {value:g}, not {found:g}")
+                raise DeadlinePassedError(f"not within {timeout_s:g} s: {name} {labels} is {found:g}, not {value:g}")
             await asyncio.sleep(PAUSE_S)
