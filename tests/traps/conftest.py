@@ -7,12 +7,23 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from agent_service.tools.sandbox import Sandbox
 from tests.support.stack import Service, Stack, open_service, open_stack
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Transports of asyncio's own loop buffer and abort in other ways."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _cold_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here uses a data tool: its processes need not be started beforehand."""
+
+    async def nothing(_sandbox: Sandbox) -> None:
+        """Start nothing."""
+
+    monkeypatch.setattr(Sandbox, "warm", nothing)
 
 
 @pytest.fixture
