@@ -72,7 +72,7 @@ class WatchedDeployment(Deployment):
         return self._watched
 
     def _start(self, module: str) -> ChildProcess:
-        census = self._folder / f"{module}.sock"
+        census = self._folder / f"{len(self._watched)}.sock"  # the name of such a socket may have 107 bytes in all
         argv = [sys.executable, "-m", "tests.support.census_main", str(census), module]
         child = ChildProcess(argv, output_file=self._folder / f"{module}.log", env=self._env, cwd=ROOT)
         child.wait_for_output(" listening on ")
