@@ -45,6 +45,11 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml
 test: install ## Run all tests
 	@$(BIN)/pytest -n logical --maxprocesses=4 --dist=loadfile $(ARGS)
 
+# Every round is one `kill -9`; most of its time is spent waiting for starts and leases, hence two at once.
+.PHONY: chaos
+chaos: install ## Kill the service at every commit point, on both databases (15 minutes); `make test` has a short form
+	@$(BIN)/pytest tests/chaos --chaos-repeats=1 -n 2 --dist=loadfile --quiet $(ARGS)
+
 .PHONY: check
 check: check-static test ## Everything that must pass before a change is merged
 

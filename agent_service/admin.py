@@ -9,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from agent_service.settings import split_address
+from configuration.addresses import split_address
 from storage.errors import StorageUnavailableError
 
 

@@ -1,14 +1,16 @@
 """The composition root: the only place where concrete classes meet."""
 
 import asyncio
+import gc
 import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeAlias
 
 import structlog
 import uvloop
@@ -39,10 +41,12 @@ from agent_service.engine.tool import Tool
 from agent_service.engine.worker import Worker
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models, ModelSetupError, ModelSource
+from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
-from agent_service.settings import Settings, SettingsError, StartError, development_secret
+from agent_service.settings import Settings, StartError, development_secret
 from agent_service.tools.data import data_tools
 from agent_service.tools.sandbox import Sandbox
+from configuration.variables import SettingsError
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
 from storage.interfaces import Storage
 from storage.opening import migrate_storage, open_storage
@@ -58,6 +62,9 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 STOP_LIMIT_S: Final = 28
 """After SIGTERM the process is gone within this time, whatever hangs."""
+
+StorageOpener: TypeAlias = Callable[[str, Path], Awaitable[Storage]]
+"""Opens what `storage.opening.open_storage` opens, from the same arguments; raises what that raises."""
 
 _START_ERRORS: Final = (
     AddressInUseError,
@@ -92,15 +99,16 @@ async def open_app(
     tools: Sequence[Tool[BaseModel]] = (),
     models: ModelSource | None = None,
     supervisor: RunSupervisor | None = None,
+    opener: StorageOpener = open_storage,
 ) -> AsyncIterator[App]:
     """Open everything, listen, and close everything in the opposite order.
 
-    `agents` and `tools` come beside ours; `models` and `supervisor` replace ours.
+    `agents` and `tools` come beside ours; `models`, `supervisor` and `opener` replace ours.
     """
     clock, ids, codec, metrics = SystemClock(), SystemIds(), ProtoCodec(), CollectorRegistry()
     models = models or Models([settings.model])
     with _data_dir(settings):
-        storage = await open_storage(settings.database_url, settings.data_dir)
+        storage = await opener(settings.database_url, settings.data_dir)
     sandbox = Sandbox()
     try:
         broadcast = Broadcast(storage.events, storage.runs)
@@ -111,6 +119,7 @@ async def open_app(
         attempts = Attempts(
             storage=storage,
             journal=journal,
+            broadcast=broadcast,
             supervisor=supervisor
             or Supervisor(
                 registry=registry,
@@ -132,7 +141,7 @@ async def open_app(
             broadcast=broadcast,
             workforce=worker,
             registry=registry,
-            models=models.names,
+            models=are_priced(models),
             codec=codec,
             clock=clock,
             ids=ids,
@@ -201,17 +210,20 @@ async def _admin(settings: Settings, metrics: CollectorRegistry, storage: Storag
         await admin.close()
 
 
-def run(settings: Settings) -> None:
-    """Run the service in this process until it is told to stop. Raises `StartError`."""
+def run(settings: Settings, *, supervisor: RunSupervisor | None = None) -> None:
+    """Run the service in this process until it is told to stop. Raises `StartError`.
+
+    `supervisor` replaces ours.
+    """
     os.umask(0o077)  # what is written holds people's messages and data
     # SQLite commits in a thread of its own, and every event waits for a commit: with the default of 5 ms that thread
     # waits many times as long for its turn as the commit takes.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logs()
-    uvloop.run(serve(settings))
+    uvloop.run(serve(settings, supervisor=supervisor))
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, *, supervisor: RunSupervisor | None = None) -> None:
     """Run the service until SIGTERM or SIGINT, then stop in an orderly way within 30 s."""
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -219,9 +231,12 @@ async def serve(settings: Settings) -> None:
     host, _, _ = settings.grpc_address.rpartition(":")
     async with AsyncExitStack() as stack:
         try:
-            app = await stack.enter_async_context(open_app(settings))
+            app = await stack.enter_async_context(open_app(settings, supervisor=supervisor))
         except _START_ERRORS as error:
             raise StartError(str(error)) from error
+        # What the start has made stays; the collector need not look at it again, which takes it tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         sys.stdout.write(f"agent service listening on {host}:{app.port}\n")
         sys.stdout.flush()
         await stopping.wait()

@@ -15,8 +15,9 @@ import grpc
 import typer
 
 from agent_service.processes import run_both
-from agent_service.settings import SettingsError, StartError, load_settings, variables_of
+from agent_service.settings import StartError, load_settings
 from agent_service.terminal import CHANNEL_OPTIONS, Client, Screen, dev_token
+from configuration.variables import SettingsError, variables_of
 from generated.apex.agent.v1 import agent_pb2
 
 EXIT_FAILED: Final = 1

@@ -1,22 +1,18 @@
 """The service's settings: environment variables with the prefix `APEX_`, frozen, checked all at once."""
 
-import argparse
 import contextlib
-import ipaddress
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-PREFIX: Final = "APEX_"
-"""Of every variable."""
+from configuration.addresses import Address, exposed
+from configuration.environment import Environment
+from configuration.variables import Conflict, read_settings
 
 MIN_SECRET_BYTES: Final = MappingProxyType({"HS256": 32, "HS384": 48, "HS512": 64})
 """Of a token secret, by the algorithm that it signs with: the key is as long as the digest."""
@@ -35,30 +31,6 @@ SECRET_FILE: Final = "dev-jwt-secret"  # noqa: S105 - a file name
 _MESSAGES_PER_MINUTE: Final = MappingProxyType({"test": 1000, "development": 300, "staging": 100, "production": 30})
 
 
-class Environment(StrEnum):
-    """Where this process runs. The first two are for one machine: loopback only, development secrets allowed."""
-
-    TEST = "test"
-    DEVELOPMENT = "development"
-    STAGING = "staging"
-    PRODUCTION = "production"
-
-    @property
-    def is_local(self) -> bool:
-        """True where development secrets, reflection and development tokens are allowed."""
-        return self in {Environment.TEST, Environment.DEVELOPMENT}
-
-
-class SettingsError(Exception):
-    """The settings do not hold. `problems` names every one of them, values included, secrets hidden."""
-
-    exit_code: Final = 2
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\n  ".join(("The settings are wrong:", *problems)))
-        self.problems = problems
-
-
 class StartError(Exception):
     """The machine refuses what the service needs. The text is for the person who starts it."""
 
@@ -73,11 +45,11 @@ class Settings(BaseModel):
     environment: Environment = Environment.DEVELOPMENT
     data_dir: Path = Path("var")
     database_url: str = ""
-    grpc_address: str = "127.0.0.1:50051"
+    grpc_address: Address = "127.0.0.1:50051"
     grpc_tls_cert: Path | None = None
     grpc_tls_key: Path | None = None
     grpc_tls_client_ca: Path | None = None
-    service_admin_address: str = ""
+    service_admin_address: Address = ""
     jwt_secret: SecretStr | None = None
     jwks_url: str = ""
     jwt_issuer: str = Field("apex", min_length=1)
@@ -91,13 +63,6 @@ class Settings(BaseModel):
     agent_execution_timeout_s: float = Field(30, gt=0, le=3_600)
     run_timeout_s: float = Field(240, gt=0, le=24 * 3_600)
     max_history_size: int = Field(100, ge=0, le=100)
-
-    @field_validator("grpc_address", "service_admin_address")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        if value:
-            split_address(value)
-        return value
 
     @field_validator("database_url")
     @classmethod
@@ -145,58 +110,24 @@ class Settings(BaseModel):
         return tuple(name.strip() for name in self.jwt_algorithms.split(",") if name.strip())
 
 
-def variables_of(environ: Mapping[str, str], env_file: Path | None) -> Mapping[str, str]:
-    """Return `environ` on top of the file's NAME=value lines. Raises `SettingsError` if there is no such file."""
-    if env_file is None:
-        return environ
-    try:
-        with env_file.open(encoding="utf-8") as lines:
-            found = dotenv_values(stream=lines)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise SettingsError((f"--env-file {str(env_file)!r} cannot be read: {reason}",)) from None
-    return {**{name: value for name, value in found.items() if value is not None}, **environ}
-
-
 def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
-    """Read `environ`, and `env_file` beneath it; variables of others are ignored. Raises `SettingsError`."""
-    variables = variables_of(environ, env_file)
-    names = {f"{PREFIX}{field.upper()}": field for field in Settings.model_fields}
-    values = {names[name]: value for name, value in variables.items() if name in names and value}
-    wrong: frozenset[str] = frozenset()
-    problems: list[str] = []
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        problems = [_problem(item) for item in error.errors()]
-        wrong = frozenset(str(item["loc"][0]) for item in error.errors())
-        settings = Settings.model_validate({name: value for name, value in values.items() if name not in wrong})
-    # What a wrong setting would have meant together with others, nobody knows.
-    problems += [text for fields, text in _together(settings) if not wrong.intersection(fields)]
-    if problems:
-        raise SettingsError(tuple(problems))
-    return settings
+    """Read `environ`, and `env_file` beneath it. Raises `SettingsError` with every problem."""
+    return read_settings(Settings, environ, env_file, _conflicts)
 
 
-def _together(settings: Settings) -> Iterator[tuple[Collection[str], str]]:
-    """Yield what is wrong between settings that are fine one by one, with their names."""
+def _conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Yield what is wrong between settings that are fine one by one."""
     if settings.run_timeout_s <= settings.agent_execution_timeout_s:
         step = f"APEX_AGENT_EXECUTION_TIMEOUT_S={settings.agent_execution_timeout_s:g}"
         text = f"APEX_RUN_TIMEOUT_S={settings.run_timeout_s:g}: must be greater than {step}: a run has several steps"
         yield ("run_timeout_s", "agent_execution_timeout_s"), text
     yield from _tls_problems(settings)
     yield from _token_problems(settings)
-    if not settings.environment.is_local:
-        return
-    for name in ("grpc_address", "service_admin_address"):
-        address = str(getattr(settings, name))
-        if address and not is_loopback(address):
-            where = f"must be a loopback address such as 127.0.0.1 in {settings.environment}"
-            text = f"{PREFIX}{name.upper()}={address!r}: {where}; set APEX_ENVIRONMENT=production to serve a network"
-            yield ("environment", name), text
+    addresses = {"grpc_address": settings.grpc_address, "service_admin_address": settings.service_admin_address}
+    yield from exposed(settings.environment, addresses)
 
 
-def _tls_problems(settings: Settings) -> Iterator[tuple[Collection[str], str]]:
+def _tls_problems(settings: Settings) -> Iterator[Conflict]:
     fields = ("grpc_tls_cert", "grpc_tls_key", "grpc_tls_client_ca")
     if (settings.grpc_tls_cert is None) is not (settings.grpc_tls_key is None):
         yield fields, "APEX_GRPC_TLS_CERT and APEX_GRPC_TLS_KEY must be set together"
@@ -204,7 +135,7 @@ def _tls_problems(settings: Settings) -> Iterator[tuple[Collection[str], str]]:
         yield fields, "APEX_GRPC_TLS_CLIENT_CA needs APEX_GRPC_TLS_CERT and APEX_GRPC_TLS_KEY"
 
 
-def _token_problems(settings: Settings) -> Iterator[tuple[Collection[str], str]]:
+def _token_problems(settings: Settings) -> Iterator[Conflict]:
     fields = ("environment", "jwt_secret", "jwks_url", "jwt_algorithms")
     if settings.jwt_secret is not None and settings.jwks_url:
         yield fields, "APEX_JWT_SECRET and APEX_JWKS_URL exclude each other: set one of them"
@@ -227,43 +158,6 @@ def _token_problems(settings: Settings) -> Iterator[tuple[Collection[str], str]]
         yield fields, f"APEX_JWT_SECRET or APEX_JWKS_URL must be set in {settings.environment}"
 
 
-def _problem(item: ErrorDetails) -> str:
-    name = str(item["loc"][0])
-    message = item["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
-    return f"{PREFIX}{name.upper()}={_shown(name, str(item['input']))}: {message}"
-
-
-def _shown(name: str, value: str) -> str:
-    """Return a value as it may be shown: secrets and passwords hidden."""
-    if "secret" in name:
-        return "(hidden)"
-    if "://" not in value:
-        return repr(value)
-    scheme, _, rest = value.partition("://")
-    account, at, place = rest.rpartition("@")
-    return repr(f"{scheme}://{account.partition(':')[0]}:(hidden)@{place}" if at and ":" in account else value)
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of `host:port` or `[v6]:port`. Raises `ValueError`."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004 - the largest port there is
-        raise ValueError("must be host:port, for example 127.0.0.1:50051")
-    return host, int(port)
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether nobody outside this machine can reach the address."""
-    host, _ = split_address(address)
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def development_secret(data_dir: Path) -> str:
     """Return the data directory's development secret; make it at the first call, readable by the owner only."""
     path = data_dir / SECRET_FILE
@@ -277,11 +171,3 @@ def development_secret(data_dir: Path) -> str:
             path.hardlink_to(draft)
         draft.unlink()
     return path.read_text().strip()
-
-
-def env_file_argument(arguments: Sequence[str]) -> Path | None:
-    """Return the file of `--env-file FILE` on the command line. Leaves with exit code 2 for anything else."""
-    parser = argparse.ArgumentParser(prog="python -m agent_service")
-    parser.add_argument("--env-file", type=Path, help="a file of NAME=value lines beneath the environment")
-    given: Path | None = parser.parse_args(arguments).env_file
-    return given

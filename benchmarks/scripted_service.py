@@ -5,11 +5,7 @@ Everything else is as in `python -m agent_service`: settings, acceptance, journa
 
 import asyncio
 import os
-import signal
-import sys
 from collections.abc import Iterator
-
-import uvloop
 
 from agent_service import app
 from agent_service.engine.events import (
@@ -24,7 +20,6 @@ from agent_service.engine.events import (
     ToolStatus,
 )
 from agent_service.engine.work import Work
-from agent_service.logs import configure_logs
 from agent_service.settings import load_settings
 from benchmarks.workload import Script, pieces, script_of
 
@@ -56,18 +51,12 @@ def steps(script: Script) -> Iterator[Body]:
         yield ToolCompleted(call_id, "usage_summary", ToolStatus.SUCCESS, "One model.", rows, execution_time_ms=1)
 
 
-async def serve() -> None:
+def main() -> None:
     """Serve until SIGTERM."""
-    stopping = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     settings = load_settings(os.environ)
-    await app.migrate(settings)
-    async with app.open_app(settings, supervisor=ScriptedAgent()) as opened:
-        sys.stdout.write(f"scripted service listening on 127.0.0.1:{opened.port}\n")
-        sys.stdout.flush()
-        await stopping.wait()
+    asyncio.run(app.migrate(settings))
+    app.run(settings, supervisor=ScriptedAgent())
 
 
 if __name__ == "__main__":
-    configure_logs()
-    uvloop.run(serve())
+    main()

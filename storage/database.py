@@ -4,24 +4,23 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+import asyncpg
 from sqlalchemy import URL, Connection, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    NotSupportedError,
-    ProgrammingError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from storage.dialect import SQLITE_LOWER, PostgresDialect, SqliteDialect, StorageDialect
 from storage.errors import SchemaMismatchError, StorageUnavailableError
+from storage.failures import DEFECTS, DoAgainError, unavailable
+from storage.postgres_transactor import ConnectionHook, PostgresTransactor
+from storage.prepared import Prepared, Statement, Transaction
 from storage.schema import REVISION
+from storage.sqlite_transactor import SqliteTransactor
+from storage.writers_turn import WritersTurn
 
 T = TypeVar("T")
 
@@ -32,6 +31,9 @@ POSTGRES_DRIVER = "postgresql+asyncpg"
 SQLITE_READERS = 4
 POSTGRES_READERS = 5
 POSTGRES_WRITERS = 5
+POSTGRES_TRANSACTORS = 5
+#: Those that large writes, the content of files, go through.
+POSTGRES_BULK_WRITERS = 2
 #: How long a transaction waits for a connection, and a connection for the server.
 POOL_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
@@ -56,11 +58,29 @@ POSTGRES_SETTINGS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+#: Those of the short transactions: half of their time went into plans that are always the same. They find every row by
+#: its key, so a plan that was made while the tables were empty does no harm, if only it uses the keys then, too. (A
+#: plan that is forbidden to scan and must counts as costly, and is not worth compiling for all that.)
+POSTGRES_TRANSACTOR_SETTINGS = POSTGRES_SETTINGS | {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "jit": "off",
+}
 
-#: PostgreSQL's codes for "roll back and do it again": serialization failure, deadlock.
-_DO_AGAIN = frozenset({"40001", "40P01"})
-#: Our defects, not the database's troubles: these pass as they are.
-_DEFECTS = (IntegrityError, ProgrammingError, DataError, NotSupportedError)
+
+class Transactor(Protocol):
+    """Runs the short transactions that every run passes through."""
+
+    async def run(self, make: Callable[[], Transaction[T]]) -> T:
+        """Run what `make` gives and return its result. A cancelled caller abandons the result, not the transaction.
+
+        Raises what the transaction raises, and `StorageUnavailableError`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was asked for, and close the connections."""
+        ...
 
 
 class Database:
@@ -68,12 +88,28 @@ class Database:
 
     Every transaction runs to its end, whatever becomes of the caller: a cancelled caller leaves neither a broken
     connection nor an open transaction. Whether a cancelled write was committed, its caller does not learn.
+
+    `read` and `write` take any statement of SQLAlchemy. `transact` is for what every run passes through: plain
+    generators over statements that were compiled once, on the driver itself.
     """
 
-    def __init__(self, dialect: StorageDialect, reader: AsyncEngine, writer: AsyncEngine) -> None:
+    def __init__(
+        self,
+        dialect: StorageDialect,
+        reader: AsyncEngine,
+        writer: AsyncEngine,
+        transactor: Transactor,
+        *,
+        turn: WritersTurn | None = None,
+        bulk_writer: AsyncEngine | None = None,
+    ) -> None:
+        """`turn`: held by each `write`, where the database has one writer. `bulk_writer`: for writes that take long."""
         self.dialect = dialect
         self._reader = reader
         self._writer = writer
+        self._bulk_writer = bulk_writer or writer
+        self._transactor = transactor
+        self._turn = turn
         self._working: set[asyncio.Task[object]] = set()
         self._closed = False
 
@@ -85,13 +121,30 @@ class Database:
         """
         return await self.finish(self._repeatable(lambda: self._read(work)))
 
-    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]], *, is_bulk: bool = False) -> T:
         """Run `work` in one transaction, and commit it unless it raises. `work` may be called a second time.
+
+        `is_bulk`: it takes long, so that it must not keep a connection from others.
 
         Raises:
             StorageUnavailableError: nothing was committed, or `outcome_unknown`.
         """
-        return await self.finish(self._repeatable(lambda: self._write(work)))
+        return await self.finish(
+            self._repeatable(lambda: self._write(work, self._bulk_writer if is_bulk else self._writer))
+        )
+
+    async def transact(self, make: Callable[[], Transaction[T]]) -> T:
+        """Run a transaction of prepared statements; commit it unless it raises. `make` may be called a second time.
+
+        Raises:
+            StorageUnavailableError: nothing was committed, or `outcome_unknown`.
+        """
+        self._refuse_if_closed()
+        return await self._transactor.run(make)
+
+    def prepare(self, statement: Statement) -> Prepared:
+        """Compile a statement for `transact`."""
+        return Prepared(statement, self._writer.dialect)
 
     async def finish(self, work: Coroutine[object, object, T]) -> T:
         """Await `work`, which goes on to its end when the caller is cancelled; `close` waits for it.
@@ -99,9 +152,11 @@ class Database:
         Raises:
             StorageUnavailableError: the database is closed. What began before may go on to begin more.
         """
-        if self._closed and asyncio.current_task() not in self._working:
+        try:
+            self._refuse_if_closed()
+        except StorageUnavailableError:
             work.close()
-            raise StorageUnavailableError("the storage is closed")
+            raise
         task = asyncio.create_task(work)
         self._working.add(task)
         task.add_done_callback(self._forget)
@@ -112,17 +167,24 @@ class Database:
         await self.read(lambda connection: connection.execute(text("SELECT 1")))
 
     async def close(self) -> None:
-        """Wait for the transactions under way and close all connections. Later calls are refused."""
-        self._closed = True
+        """Wait for the transactions under way and close all connections. Later calls are refused, but for this one."""
+        was_closed, self._closed = self._closed, True
         while self._working:
             await asyncio.wait(self._working)
+        if not was_closed:
+            await self._transactor.close()
         await self._reader.dispose()
         await self._writer.dispose()
+        await self._bulk_writer.dispose()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed and asyncio.current_task() not in self._working:
+            raise StorageUnavailableError("the storage is closed")
 
     async def _repeatable(self, attempt: Callable[[], Awaitable[T]]) -> T:
         try:
             return await attempt()
-        except _DoAgainError:
+        except DoAgainError:
             # A pooled connection that died since its last use, or a deadlock: nothing was done yet.
             return await attempt()
 
@@ -130,23 +192,29 @@ class Database:
         try:
             async with self._reader.connect() as connection:
                 return await work(connection)
-        except _DEFECTS:
+        except DEFECTS:
             raise
         except (SQLAlchemyError, OSError) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
-    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]], writer: AsyncEngine) -> T:
+        if self._turn is None:
+            return await self._write_now(work, writer)
+        async with self._turn():
+            return await self._write_now(work, writer)
+
+    async def _write_now(self, work: Callable[[AsyncConnection], Awaitable[T]], writer: AsyncEngine) -> T:
         commit_sent = False
         try:
-            async with self._writer.connect() as connection:
+            async with writer.connect() as connection:
                 result = await work(connection)
                 commit_sent = True
                 await _commit(connection)
             return result
-        except _DEFECTS:
+        except DEFECTS:
             raise
         except (SQLAlchemyError, OSError) as error:
-            raise _unavailable(error, commit_sent=commit_sent) from error
+            raise unavailable(error, commit_sent=commit_sent) from error
 
     def _forget(self, task: asyncio.Task[object]) -> None:
         self._working.discard(task)
@@ -162,22 +230,6 @@ async def _commit(connection: AsyncConnection) -> None:
         # The transaction may still be open, and SQLAlchemy takes it for closed: this connection is of no more use.
         await connection.invalidate()
         raise
-
-
-class _DoAgainError(StorageUnavailableError):
-    """Nothing was done, and the same may well succeed now."""
-
-
-def _unavailable(error: SQLAlchemyError | OSError, *, commit_sent: bool = False) -> StorageUnavailableError:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    message = f"the database did not do what was asked: {type(cause).__name__}: {cause}".splitlines()[0]
-    if commit_sent:
-        return StorageUnavailableError(message, outcome_unknown=True)
-    if isinstance(error, DBAPIError) and (
-        error.connection_invalidated or getattr(cause, "sqlstate", None) in _DO_AGAIN
-    ):
-        return _DoAgainError(message)
-    return StorageUnavailableError(message)
 
 
 def sqlite_url(path: Path) -> str:
@@ -229,8 +281,25 @@ def _open_postgres(url: URL) -> Database:
             skip_autocommit_rollback=autocommit,
         )
 
+    reader, writer = engine(POSTGRES_READERS, autocommit=True), engine(POSTGRES_WRITERS, autocommit=False)
+    _, address = writer.dialect.create_connect_args(url)
+
+    async def make_pool(*, init: ConnectionHook, reset: ConnectionHook) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
+            **address,
+            **arguments | {"server_settings": POSTGRES_TRANSACTOR_SETTINGS},
+            min_size=1,
+            max_size=POSTGRES_TRANSACTORS,
+            init=init,
+            reset=reset,
+        )
+
     return Database(
-        PostgresDialect(), engine(POSTGRES_READERS, autocommit=True), engine(POSTGRES_WRITERS, autocommit=False)
+        PostgresDialect(),
+        reader,
+        writer,
+        PostgresTransactor(make_pool, POOL_TIMEOUT_S),
+        bulk_writer=engine(POSTGRES_BULK_WRITERS, autocommit=False),
     )
 
 
@@ -255,10 +324,23 @@ def _open_sqlite(url: URL, connection_class: type[sqlite3.Connection]) -> Databa
             event.listen(made.sync_engine, "begin", _begin_immediate)
         return made
 
-    return Database(SqliteDialect(), engine(SQLITE_READERS, read_only=True), engine(1, read_only=False))
+    def connect() -> sqlite3.Connection:
+        path = str(url.database)
+        connection = sqlite3.connect(path, factory=connection_class, isolation_level=None, check_same_thread=False)
+        _prepare_sqlite(connection, read_only=False)
+        return connection
+
+    turn = WritersTurn(POOL_TIMEOUT_S)
+    return Database(
+        SqliteDialect(),
+        engine(SQLITE_READERS, read_only=True),
+        engine(1, read_only=False),
+        SqliteTransactor(connect, turn),
+        turn=turn,
+    )
 
 
-def _prepare_sqlite(connection: DBAPIConnection, *, read_only: bool) -> None:
+def _prepare_sqlite(connection: DBAPIConnection | sqlite3.Connection, *, read_only: bool) -> None:
     cursor = connection.cursor()
     for setting in (
         f"busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}",

@@ -104,7 +104,9 @@ class SqlFiles:
                 # On disk first: a record never points to content that a crash took away.
                 was_new = await asyncio.to_thread(self._directory.place, spool, content)
                 try:
-                    await self._database.write(lambda connection: self._insert(connection, record, content))
+                    await self._database.write(
+                        lambda connection: self._insert(connection, record, content), is_bulk=True
+                    )
                 except Exception as error:
                     unknown = isinstance(error, StorageUnavailableError) and error.outcome_unknown
                     if was_new and not unknown:

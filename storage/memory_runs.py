@@ -5,7 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from storage.acceptance import INTERRUPTED, check_fingerprint, first_events, new_run_record, user_message
+from storage.acceptance import (
+    INTERRUPTED,
+    check_fingerprint,
+    first_events,
+    new_run_record,
+    new_thread,
+    user_message,
+)
 from storage.errors import RecordNotFoundError, ThreadBusyError, TooManyOpenRunsError
 from storage.memory_state import MemoryState
 from storage.paging import SortKey, cut_page, read_token
@@ -35,7 +42,7 @@ class MemoryRuns:
         events = first_events(new, thread_is_busy=bool(still_open))
         position = earlier[-1].position + 1 if earlier else 1
         run = new_run_record(new, position=position, last_seq=len(events))
-        self._save_thread(new)
+        thread = self._save_thread(new)
         self._state.runs[run.run_id] = run
         self._state.events[run.run_id] = list(events)
         self._state.add_message(user_message(new))
@@ -43,6 +50,7 @@ class MemoryRuns:
             run,
             already_existed=False,
             thread_created=new.new_thread_title is not None,
+            thread=thread,
             events=events,
             interrupted=interrupted,
         )
@@ -136,13 +144,12 @@ class MemoryRuns:
             for run in still_open
         ]
 
-    def _save_thread(self, new: NewRun) -> None:
-        if new.new_thread_title is None:
-            self._state.touch(new.thread_id, new.create_time)
+    def _save_thread(self, new: NewRun) -> ThreadRecord:
+        if (thread := new_thread(new)) is not None:
+            self._state.threads[new.thread_id] = thread
         else:
-            self._state.threads[new.thread_id] = ThreadRecord(
-                new.thread_id, new.user_id, new.new_thread_title, new.create_time, new.create_time
-            )
+            self._state.touch(new.thread_id, new.create_time)
+        return self._state.threads[new.thread_id]
 
     def _ranked_claimable(self) -> Sequence[RunRecord]:
         heads: dict[str, RunRecord] = {}

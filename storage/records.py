@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+import msgspec
+
 T = TypeVar("T")
 
 
@@ -100,8 +102,7 @@ class RunRecord:
     error_reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(msgspec.Struct, frozen=True, gc=False):
     """One committed event: `data` is the encoded contract event, the same bytes for every reader for ever."""
 
     run_id: str
@@ -141,12 +142,14 @@ class NewRun:
 class Accepted:
     """The outcome of acceptance. `events` are the saved first events (empty when the run already existed).
 
+    `thread` is the run's thread as it now is; None when the run already existed.
     `interrupted` are the thread's other open runs whose cancellation was requested in the same transaction.
     """
 
     run: RunRecord
     already_existed: bool
     thread_created: bool = False
+    thread: ThreadRecord | None = None
     events: Sequence[StoredEvent] = ()
     interrupted: Sequence[RunRecord] = ()
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, not_, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage.acceptance import accept
+from storage.acceptance import Acceptance
+from storage.claiming import Claiming, unheld
 from storage.database import Database
-from storage.dialect import StorageDialect
 from storage.errors import RecordNotFoundError
 from storage.paging import SortKey, cut_page, read_token
 from storage.records import Accepted, Beat, NewRun, Page, RunRecord, RunStatus
@@ -21,36 +21,19 @@ class SqlRuns:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._dialect = database.dialect
+        self._acceptance = Acceptance(database)
+        self._claiming = Claiming(database)
 
     async def accept(self, new: NewRun) -> Accepted:
-        return await self._database.write(lambda connection: accept(connection, self._dialect, new))
+        return await self._database.transact(lambda: self._acceptance.accept(new))
 
     async def claim(self, worker_id: str, *, lease_ms: int, limit: int) -> Sequence[RunRecord]:
-        taking_over = runs.c.status == RunStatus.RUNNING
-        values = {
-            "status": RunStatus.RUNNING,
-            "epoch": runs.c.epoch + 1,
-            "claims": runs.c.claims + 1,
-            "attempt": case((taking_over, runs.c.attempt + 1), else_=runs.c.attempt),
-            "worker_id": worker_id,
-            "lease_expire_time": self._dialect.after(lease_ms),
-            "start_time": func.coalesce(runs.c.start_time, self._dialect.now()),
-        }
-
-        async def work(connection: AsyncConnection) -> Sequence[RunRecord]:
-            chosen = (await connection.execute(_choose(self._dialect, limit))).scalars().all()
-            if not chosen:
-                return ()
-            await connection.execute(update(runs).where(runs.c.id.in_(chosen)).values(values))
-            rows = await connection.execute(select_runs().where(runs.c.id.in_(chosen)))
-            return sorted(map(run_record, rows), key=lambda run: chosen.index(run.run_id))
-
-        return await self._database.write(work)
+        return await self._database.transact(lambda: self._claiming.claim(worker_id, lease_ms, limit))
 
     async def claim_run(self, user_id: str, run_id: str, worker_id: str, *, lease_ms: int) -> RunRecord | None:
         claim = (
             update(runs)
-            .where(_is(user_id, run_id), runs.c.end_time.is_(None), _unheld(self._dialect))
+            .where(_is(user_id, run_id), runs.c.end_time.is_(None), unheld(self._dialect))
             .values(
                 epoch=runs.c.epoch + 1,
                 worker_id=worker_id,
@@ -168,48 +151,3 @@ async def _get(connection: AsyncConnection, user_id: str, run_id: str) -> RunRec
     if row is None:
         raise RecordNotFoundError("run", run_id)
     return run_record(row)
-
-
-def _unheld(dialect: StorageDialect) -> ColumnElement[bool]:
-    """Return whether no worker holds the run under a live lease."""
-    return or_(runs.c.worker_id.is_(None), runs.c.lease_expire_time <= dialect.now())
-
-
-def _choose(dialect: StorageDialect, limit: int) -> Select[tuple[str]]:
-    """Return the query for the ids that a claim takes, in order; it locks them and passes over locked ones."""
-    claimable = (RunStatus.QUEUED, RunStatus.RUNNING)
-    running = runs.c.status == RunStatus.RUNNING
-    unheld = _unheld(dialect)
-    # One pass over the open runs; materialized, because the planner cannot know how few they are.
-    candidates = (
-        select(
-            runs.c.id,
-            runs.c.user_id,
-            runs.c.epoch,
-            runs.c.create_time,
-            and_(runs.c.status.in_(claimable), unheld).label("is_free"),
-            func.row_number().over(partition_by=runs.c.thread_id, order_by=runs.c.position).label("place"),
-            func.count(case((and_(running, not_(unheld)), 1))).over(partition_by=runs.c.user_id).label("working"),
-        )
-        .where(runs.c.end_time.is_(None))
-        .cte("candidates")
-        .prefix_with("MATERIALIZED")
-    )
-    by_age = (candidates.c.create_time, candidates.c.id)
-    ranked = (
-        select(
-            *candidates.c,
-            func.row_number().over(partition_by=candidates.c.user_id, order_by=by_age).label("round"),
-        )
-        .where(candidates.c.is_free, candidates.c.place == 1)
-        .subquery()
-    )
-    return (
-        select(runs.c.id)
-        # Whoever claimed the run since the ranking was made has changed its epoch; whoever ended it, its status.
-        .join(ranked, and_(ranked.c.id == runs.c.id, ranked.c.epoch == runs.c.epoch))
-        .where(runs.c.status.in_(claimable))
-        .order_by(ranked.c.round, ranked.c.working, ranked.c.create_time, ranked.c.id)
-        .limit(limit)
-        .with_for_update(of=runs, skip_locked=True, key_share=True)
-    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("agent_service", "benchmarks", "storage", "ws_bridge")
+PACKAGES = ("agent_service", "benchmarks", "configuration", "storage", "ws_bridge")
 VAGUE_NAMES = {"common", "helpers", "manager", "util", "utils"}
 
 

@@ -17,7 +17,7 @@ from generated.apex.agent.v1.agent_pb2_grpc import (
 from ws_bridge.close_codes import Reason
 from ws_bridge.frames import Failure
 from ws_bridge.items import Answer, Stopped
-from ws_bridge.wire.errors import UNREACHABLE, failure_of, in_frame_terms
+from ws_bridge.wire.errors import UNREACHABLE, failure_of, in_frame_terms, said_by_service
 from ws_bridge.wire.items import started_of
 
 if TYPE_CHECKING:  # exist for the type checker only
@@ -83,6 +83,8 @@ class Calls:
         return in_frame_terms(response) if isinstance(response, Failure) else Stopped()
 
     async def _repeat(self, attempt: Callable[[float], Awaitable[Response]]) -> Response | Failure:
+        """Return the outcome, or when time is up what the service said last: it may be there, and its database not."""
+        last = Failure(Reason.SERVICE_UNAVAILABLE, UNREACHABLE)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._retry_s
         while True:
@@ -91,7 +93,8 @@ class Calls:
             except grpc.aio.AioRpcError as error:
                 if error.code() not in OUTCOME_UNKNOWN:
                     return failure_of(error)
+                last = said_by_service(error) or last
             pause_s = random.uniform(0.5, 1.5) * PAUSE_MS / 1000  # noqa: S311 - spreads load, keeps no secret
             if loop.time() + pause_s >= deadline:
-                return Failure(Reason.SERVICE_UNAVAILABLE, UNREACHABLE)
+                return last
             await asyncio.sleep(pause_s)

@@ -1,5 +1,6 @@
 """What a session wants done. The endpoint does it, in order, and decides nothing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -15,11 +16,11 @@ class Send:
     frame: ServerFrame
 
 
-@dataclass(frozen=True, slots=True)
-class SendEvent:
-    """Send the frame of a run's event, which is UTF-8 text already."""
+@dataclass(slots=True)
+class SendEvents:
+    """Send the frames of a run's events, which are UTF-8 text already."""
 
-    data: bytes
+    texts: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class CancelRun:
 
 Effect: TypeAlias = (
     Send
-    | SendEvent
+    | SendEvents
     | SendPing
     | Close
     | TokenBrought

@@ -1,21 +1,21 @@
-"""The pumps of one socket: a reader that always receives, a writer with a bounded queue. No decisions.
+"""One socket between its line and the service: no decisions, and no task of its own.
 
-Whatever comes in goes to the session; what the session wants is done in order. None of the methods that the service's
-side calls waits, so a slow socket delays nobody.
+Whatever comes in goes to the session; what the session wants is done in order. Nothing here waits: what a peer does not
+read yet stays in a bounded queue, so a slow socket delays nobody.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from generated.apex.agent.v1 import agent_pb2 as pb
 from ws_bridge import effects as fx
 from ws_bridge.calls import Calls
 from ws_bridge.clock import Clock
-from ws_bridge.items import Answer, Item, SessionReady
-from ws_bridge.line import Line, LineLostError
+from ws_bridge.items import Answer, Item, RunEvents, SessionReady
+from ws_bridge.line import Line
 from ws_bridge.metrics import BridgeMetrics
 from ws_bridge.outbox import Outbox, OutboxLimits
 from ws_bridge.session import Session
@@ -32,7 +32,6 @@ MAX_WRITE_BYTES: Final = 64 * 1024
 FLUSH_GRACE_S: Final = 5.0
 """How long a closing socket may take to read what is queued, in seconds; then it is aborted."""
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]  # ASGI's own type
 StartTask = Callable[[Coroutine[None, None, None]], None]
 
 
@@ -50,7 +49,21 @@ class Connections:
 
 
 class Endpoint:
-    """One socket. `on_token_brought` is called once it no longer counts as not signed in; again does no harm."""
+    """One socket, from its upgrade to its end. Implements `line.Listener` and `upstream.Sink`.
+
+    `on_token_brought` is called once it no longer counts as not signed in, `on_end` once it has ended.
+    """
+
+    __slots__ = (
+        "_close",
+        "_line",
+        "_on_end",
+        "_on_token_brought",
+        "_outbox",
+        "_session",
+        "_session_id",
+        "_shared",
+    )
 
     def __init__(
         self,
@@ -58,42 +71,38 @@ class Endpoint:
         session: Session,
         line: Line,
         connections: Connections,
+        *,
         on_token_brought: Callable[[], None],
+        on_end: Callable[[], None],
     ) -> None:
         self._session_id = session_id
         self._session = session
         self._line = line
         self._shared = connections
         self._on_token_brought = on_token_brought
+        self._on_end: Callable[[], None] | None = on_end
         self._outbox = Outbox(connections.outbox_limits)
         self._close: fx.Close | None = None
 
-    async def run(self, receive: Receive, token: str | None) -> None:
-        """Serve the socket until it is closed. `token` came with the upgrade, if any did."""
-        upstream = self._shared.upstream
-        upstream.add(self._session_id, self)
-        self._line.on_pong = self.on_pong
-        writer = asyncio.create_task(self._write(), name=f"write-{self._session_id}")
-        try:
-            if token is not None:
-                self._do(self._session.on_token(self._now_ms(), token))
-            await self._read(receive)
-        finally:
-            self._do(self._session.on_gone())
-            upstream.remove(self._session_id)
-            self._outbox.end(drop=True)
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+    def begin(self, token: str | None) -> None:
+        """Serve the socket from now on. `token` came with the upgrade, if any did."""
+        self._shared.upstream.add(self._session_id, self)
+        if token is not None:
+            self._do(self._session.on_token(self._now_ms(), token))
+        self._line.listen(self)
 
     # --- inputs; none of them waits
 
     def on_item(self, item: Item) -> None:
         """Take an item of the service."""
-        now_ms = self._now_ms()
-        if isinstance(item, SessionReady):
-            self._do(self._session.on_ready(now_ms, item, self._shared.clock.time_text(), self._new_id()))
-        else:
-            self._do(self._session.on_item(now_ms, item, self._new_id()))
+        match item:
+            case RunEvents():
+                self._do(self._session.on_events(item))
+            case SessionReady():
+                server_time = self._shared.clock.time_text()
+                self._do(self._session.on_ready(self._now_ms(), item, server_time, self._new_id()))
+            case _:
+                self._do(self._session.on_item(self._now_ms(), item, self._new_id()))
 
     def on_attached(self) -> None:
         """The service can be reached."""
@@ -109,9 +118,32 @@ class Endpoint:
         self._do(self._session.on_defect(error_id))
         return error_id
 
+    def on_frame(self, text: str | None) -> None:
+        """The client has sent something."""
+        self._shared.metrics.received.inc()
+        if self._close is not None:
+            return  # what a peer still sends behind our close means nothing
+        try:
+            self._take(text)
+        except Exception:  # the border: whatever a client has sent, it is told how it ended
+            logger.exception("A frame could not be handled (%s).", self._defect())
+
     def on_pong(self, number: int) -> None:
         """The peer has answered a ping."""
         self._do(self._session.on_pong(self._now_ms(), number))
+
+    def on_writable(self) -> None:
+        """The peer reads again."""
+        self._flush()
+
+    def on_gone(self) -> None:
+        """The peer is gone, or we have closed."""
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            self._do(self._session.on_gone())
+            self._shared.upstream.remove(self._session_id)
+            self._outbox.clear()
+            on_end()
 
     def tick(self) -> None:
         """Let time pass."""
@@ -121,35 +153,9 @@ class Endpoint:
         """The bridge is about to end."""
         self._do(self._session.on_drain(reconnect_after_ms))
 
-    # --- pumps
-
-    async def _read(self, receive: Receive) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            self._shared.metrics.received.inc()
-            if self._close is not None:
-                continue  # what a peer still sends behind our close means nothing
-            try:
-                self._take(message.get("text"))
-            except Exception:  # the border: whatever a client has sent, it is told how it ended
-                logger.exception("A frame could not be handled (%s).", self._defect())
-
-    def _take(self, text: object) -> None:
-        limit, new_id = self._shared.max_frame_bytes, self._new_id()
-        frame = client_frame(text, limit, new_id) if isinstance(text, str) else binary_frame()
+    def _take(self, text: str | None) -> None:
+        frame = binary_frame() if text is None else client_frame(text, self._shared.max_frame_bytes, self._new_id())
         self._do(self._session.on_frame(self._now_ms(), frame, self._new_id()))
-
-    async def _write(self) -> None:
-        try:
-            while frames := await self._outbox.take(MAX_WRITE_BYTES):
-                await self._line.send(frames)
-                self._shared.metrics.sent.inc(len(frames))
-        except LineLostError:
-            return
-        if self._close is not None:
-            self._line.close(self._close.code, self._close.reason)
 
     # --- effects
 
@@ -159,10 +165,10 @@ class Endpoint:
 
     def _do_one(self, effect: fx.Effect) -> None:
         match effect:
-            case fx.SendEvent():
-                self._send(effect.data)
+            case fx.SendEvents():
+                self._send(effect.texts)
             case fx.Send():
-                self._send(frame_json(effect.frame))
+                self._send((frame_json(effect.frame),))
             case fx.SendPing():
                 self._line.ping(effect.number)
             case fx.Close():
@@ -176,19 +182,31 @@ class Endpoint:
             case _:
                 self._shared.upstream.send(_request(self._session_id, effect))
 
-    def _send(self, data: bytes) -> None:
-        if not self._outbox.put(data):
+    def _send(self, frames: Sequence[bytes]) -> None:
+        if self._outbox.put(frames):
+            self._flush()
+        else:
             logger.warning("A socket reads too slowly and is closed (connection %s).", self._session_id)
             self._do(self._session.on_slow())
+
+    def _flush(self) -> None:
+        """Write what waits as long as the peer reads; behind the last of it comes the close, if there is to be one."""
+        while self._outbox and self._line.writable:
+            frames = self._outbox.take(MAX_WRITE_BYTES)
+            self._line.send(frames)
+            self._shared.metrics.sent.inc(len(frames))
+        if self._close is not None and not self._outbox:
+            self._line.close(self._close.code, self._close.reason)
 
     def _end(self, close: fx.Close) -> None:
         self._close = close
         self._shared.metrics.closed.labels(str(int(close.code))).inc()
-        self._outbox.end(drop=close.at_once)
         if close.at_once:
-            self._line.close(close.code, close.reason)  # the writer may hang in the middle of a frame's bytes
-        else:
+            self._outbox.clear()
+        if self._outbox:
             asyncio.get_running_loop().call_later(FLUSH_GRACE_S, self._line.abort)
+        else:
+            self._flush()
 
     def _call(self, call: Coroutine[None, None, Answer]) -> None:
         async def answer() -> None:

@@ -1,20 +1,23 @@
 """What the service says about one socket, as values. `wire.items` makes them from the contract's items."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from ws_bridge.frames import ActiveRun, Failure, ThreadFrame
 
 
-@dataclass(frozen=True, slots=True)
-class RunEvent:
-    """An event of a watched run. `data` is its frame in UTF-8, the same for every watcher."""
+@dataclass(slots=True)
+class RunEvents:
+    """Events of a watched run that follow each other. `texts` are their frames in UTF-8, the same for every watcher.
+
+    `terminal`: the last of them is the run's last.
+    """
 
     watch_id: str
-    run_id: str
-    seq: int
+    first_seq: int
+    texts: Sequence[bytes]
     terminal: bool
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class SessionEnded:
     failure: Failure | None
 
 
-Item: TypeAlias = RunEvent | SessionReady | SessionExpiring | SessionProbe | ThreadChanged | WatchEnded | SessionEnded
+Item: TypeAlias = RunEvents | SessionReady | SessionExpiring | SessionProbe | ThreadChanged | WatchEnded | SessionEnded
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """What waits to be written to one socket: bounded in frames and in bytes."""
 
-import asyncio
-from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -14,45 +13,42 @@ class OutboxLimits:
 
 
 class Outbox:
-    """A queue with one reader. `put` never waits: it refuses."""
+    """A queue of frames. Nobody ever waits for it: what does not fit is refused."""
+
+    __slots__ = ("_bytes", "_frames", "_limits")
 
     def __init__(self, limits: OutboxLimits) -> None:
         self._limits = limits
-        self._frames: deque[bytes] = deque()
+        self._frames: list[bytes] = []
         self._bytes = 0
-        self._ended = False
-        self._wakeup = asyncio.Event()
 
-    def put(self, data: bytes) -> bool:
-        """Add a frame; False if that would be too much. An empty queue takes any frame, an ended one drops it."""
-        if self._ended:
-            return True
-        full = len(self._frames) >= self._limits.max_frames or self._bytes + len(data) > self._limits.max_bytes
-        if full and self._frames:
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def put(self, frames: Sequence[bytes]) -> bool:
+        """Add frames; False, and none of them, if that would be too much. An empty queue takes whatever comes."""
+        size = self._bytes + sum(map(len, frames))
+        limits = self._limits
+        if self._frames and (len(self._frames) + len(frames) > limits.max_frames or size > limits.max_bytes):
             return False
-        self._frames.append(data)
-        self._bytes += len(data)
-        self._wakeup.set()
+        self._frames += frames
+        self._bytes = size
         return True
 
-    def end(self, *, drop: bool = False) -> None:
-        """Let `take` return None after what is queued, or at once."""
-        if drop:
-            self._frames.clear()
-        self._ended = True
-        self._wakeup.set()
-
-    async def take(self, max_bytes: int) -> list[bytes]:
-        """Return what waits, in order: at least one frame, more while they fit into `max_bytes`; none at the end."""
-        while not self._frames:
-            if self._ended:
-                return []
-            self._wakeup.clear()
-            await self._wakeup.wait()
-        taken = [self._frames.popleft()]
-        size = len(taken[0])
-        while self._frames and size + len(self._frames[0]) <= max_bytes:
-            taken.append(self._frames.popleft())
-            size += len(taken[-1])
+    def take(self, max_bytes: int) -> Sequence[bytes]:
+        """Return what waits, in order: at least one frame, more while they fit into `max_bytes`; none from none."""
+        if self._bytes <= max_bytes:
+            taken, self._frames, self._bytes = self._frames, [], 0
+            return taken
+        count, size = 1, len(self._frames[0])
+        while count < len(self._frames) and size + len(self._frames[count]) <= max_bytes:
+            size += len(self._frames[count])
+            count += 1
+        taken = self._frames[:count]
+        del self._frames[:count]
         self._bytes -= size
         return taken
+
+    def clear(self) -> None:
+        """Drop what waits."""
+        self._frames, self._bytes = [], 0

@@ -132,12 +132,12 @@ def run_routes(calls: Calls) -> APIRouter:
     async def list_runs(
         token: Token,
         thread_id: str = "",
-        status: Annotated[list[models.RunStatusName] | None, Query(description="Only these states.")] = None,
+        statuses: Annotated[list[models.RunStatusName] | None, Query(description="Only these states.")] = None,
         page_size: PageSize = 0,
         page_token: PageToken = "",
     ) -> Response:
-        statuses = [pb.RunStatus.Value(f"RUN_STATUS_{name.upper()}") for name in status or ()]
-        request = pb.ListRunsRequest(thread_id=thread_id, statuses=statuses, page_size=page_size, page_token=page_token)
+        numbers = [pb.RunStatus.Value(f"RUN_STATUS_{name.upper()}") for name in statuses or ()]
+        request = pb.ListRunsRequest(thread_id=thread_id, statuses=numbers, page_size=page_size, page_token=page_token)
         return message_response(await calls.agents.ListRuns(request, metadata=bearer(token), timeout=CALL_TIMEOUT_S))
 
     @router.get("/runs/{run_id}", response_model=models.Run, summary="Get a run")

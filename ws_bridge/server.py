@@ -1,29 +1,29 @@
 """Serves the bridge: binds, prints where it listens, drains on SIGTERM, ends in time."""
 
-import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
+from configuration.addresses import split_address
+from configuration.variables import SettingsError, env_file_argument
 from ws_bridge.admin import admin_app
 from ws_bridge.app import Bridge, create_app
 from ws_bridge.line import LineProtocol
-from ws_bridge.settings import MAX_MESSAGE_BYTES, Settings, SettingsError, load_settings, split_address
+from ws_bridge.settings import MAX_MESSAGE_BYTES, Settings, load_settings
 
 GRACEFUL_TIMEOUT_S: Final = 10
 """How long requests that are under way may take after SIGTERM, in seconds."""
 BACKLOG: Final = 2048
 EXIT_FAILED: Final = 1
-EXIT_SETTINGS: Final = 2
 
 
 class BridgeServer(uvicorn.Server):
@@ -63,9 +63,7 @@ class BridgeServer(uvicorn.Server):
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the bridge until it is told to stop; return the exit code."""
-    parser = argparse.ArgumentParser(prog="ws_bridge", description="The WebSocket and REST bridge of Apex.")
-    parser.add_argument("--env-file", type=Path, help="a file of NAME=value lines beneath the environment")
-    env_file: Path | None = parser.parse_args(arguments).env_file
+    env_file = env_file_argument("python -m ws_bridge", arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # At INFO uvicorn would repeat whole request lines.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -76,10 +74,10 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
             with asyncio.Runner(loop_factory=_new_event_loop) as runner:
                 runner.run(_serve(bound, listener, admin))
     except SettingsError as error:
-        _say("The settings are wrong:", *error.problems)
-        return EXIT_SETTINGS
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     except OSError as error:
-        _say(str(error))
+        sys.stderr.write(f"{error}\n")
         return EXIT_FAILED
     return 0
 
@@ -130,7 +128,7 @@ async def _serve(settings: Settings, listener: socket.socket, admin: socket.sock
     async with contextlib.AsyncExitStack() as stack:
         if admin is not None:
             await stack.enter_async_context(_serving_admin(bridge, admin))
-        await bridge_server(app, on_started=lambda: _announce(settings)).serve(sockets=[listener])
+        await bridge_server(app, on_started=lambda: _started(settings)).serve(sockets=[listener])
 
 
 @contextlib.asynccontextmanager
@@ -152,7 +150,10 @@ class _QuietServer(uvicorn.Server):
         yield
 
 
-def _announce(settings: Settings) -> None:
+def _started(settings: Settings) -> None:
+    # What the start has made stays: a full collection that looks through it holds up all sockets for 50 ms.
+    gc.collect()
+    gc.freeze()
     sys.stdout.write(f"bridge listening on http://{settings.http_address}\n")
     sys.stdout.flush()
 
@@ -168,7 +169,3 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 def _admin_listener(settings: Settings) -> contextlib.AbstractContextManager[socket.socket | None]:
     address = settings.bridge_admin_address
     return open_listener(address) if address else contextlib.nullcontext()
-
-
-def _say(*lines: str) -> None:
-    sys.stderr.write("\n  ".join(lines) + "\n")

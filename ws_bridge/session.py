@@ -7,7 +7,6 @@ Order: what a client sends is handled in the order in which it came, one call at
 its message works. `ping`, `pong` and `authenticate` do not wait behind a call: they keep the line and the token alive.
 """
 
-from collections import deque
 from enum import Enum
 
 from ws_bridge import effects as fx
@@ -16,7 +15,7 @@ from ws_bridge import items as it
 from ws_bridge.close_codes import CloseCode, Reason, meaning_of
 from ws_bridge.limits import FrameCounter, Heartbeat, SessionLimits, Verdict
 from ws_bridge.service_link import REOPEN_MS, Opened, ServiceLink
-from ws_bridge.streams import RETRY_MS, Delivery, Streams
+from ws_bridge.streams import RETRY_MS, Streams
 
 PROTOCOL = "apex.v1"
 DEGRADED = "The service cannot be reached right now. Nothing is lost: everything goes on when it is back."
@@ -46,8 +45,10 @@ class Session:
         self._phase = Phase.SIGNING_IN
         self._deadline_ms = now_ms + limits.sign_in_ms
         self._active_ms = now_ms
-        self._pending: deque[tuple[fr.ClientFrame, str]] = deque()
+        self._pending: list[tuple[fr.ClientFrame, str]] = []
         self._call: fr.UserMessage | fr.StopAgent | None = None
+        #: Why the service, which can be reached, does not open the session for now.
+        self._put_off: fr.Failure | None = None
         self._link = ServiceLink(attached=attached)
         self._streams = Streams()
         self._frames = FrameCounter(limits.max_frames_per_minute)
@@ -105,6 +106,7 @@ class Session:
 
     def on_lost(self) -> list[fx.Effect]:
         """The service went away; it has forgotten the session."""
+        self._put_off = None
         return self._degrade(attached=False, ask_at_ms=None)
 
     def on_ready(self, now_ms: int, ready: it.SessionReady, server_time: str, error_id: str) -> list[fx.Effect]:
@@ -129,14 +131,26 @@ class Session:
                 established = fx.Send(self._established(ready, server_time))
                 return [established, *self._work(now_ms)]
 
+    def on_events(self, events: it.RunEvents) -> list[fx.Effect]:
+        """Handle events of a run. Those of watches that have ended are dropped."""
+        if self._phase is Phase.CLOSED:
+            return []
+        texts = events.texts
+        new = self._streams.take(events.watch_id, events.first_seq, len(texts), terminal=events.terminal)
+        if new is None:
+            return self._streams.restart(events.watch_id)
+        if new == len(texts):
+            return [fx.SendEvents(texts)]
+        return [fx.SendEvents(texts[-new:])] if new else []
+
     def on_item(self, now_ms: int, item: it.Item, error_id: str) -> list[fx.Effect]:
         """Handle any other item of the service. Items of watches that have ended are dropped."""
         effects: list[fx.Effect] = []
         match item:
             case _ if self._phase is Phase.CLOSED:
                 pass
-            case it.RunEvent():
-                effects = self._event(item)
+            case it.RunEvents():
+                effects = self.on_events(item)
             case it.WatchEnded():
                 effects = self._watch_ended(now_ms, item, error_id)
             case it.ThreadChanged():
@@ -178,7 +192,7 @@ class Session:
                 return self._end(fr.Failure(Reason.UNAUTHENTICATED, text), error_id)
             case Phase.OPENING if now_ms >= self._deadline_ms:
                 text = "The service does not answer. Reconnect in a moment."
-                return self._end(fr.Failure(Reason.SERVICE_UNAVAILABLE, text), error_id)
+                return self._end(self._put_off or fr.Failure(Reason.SERVICE_UNAVAILABLE, text), error_id)
             case Phase.OPENING:
                 return self._link.ask(now_ms)
             case Phase.ESTABLISHED:
@@ -250,7 +264,7 @@ class Session:
         """Handle what waits, until a call is under way."""
         effects: list[fx.Effect] = []
         while self._pending and self._call is None and self._phase is Phase.ESTABLISHED:
-            effects += self._handle(now_ms, *self._pending.popleft())
+            effects += self._handle(now_ms, *self._pending.pop(0))
         return effects
 
     def _handle(self, now_ms: int, frame: fr.ClientFrame, error_id: str) -> list[fx.Effect]:
@@ -283,15 +297,6 @@ class Session:
         effects = self._streams.start(run_id, after_seq)
         return effects if self._link.open else []  # else `watch_all` starts it when the service is back
 
-    def _event(self, event: it.RunEvent) -> list[fx.Effect]:
-        match self._streams.take(event.watch_id, event.seq, terminal=event.terminal):
-            case Delivery.SEND:
-                return [fx.SendEvent(event.data)]
-            case Delivery.DROP:
-                return []
-            case Delivery.GAP:
-                return self._streams.restart(event.watch_id)
-
     def _watch_ended(self, now_ms: int, ended: it.WatchEnded, error_id: str) -> list[fx.Effect]:
         failure = ended.failure
         if failure is not None and (
@@ -314,6 +319,7 @@ class Session:
             self._link.lose(attached=True)
             refused = None if self._phase is Phase.ESTABLISHED else CloseCode.SIGN_IN_AGAIN
             return self._end(failure, error_id, meaning_of(failure.reason).close_code or refused)
+        self._put_off = failure
         return self._degrade(attached=True, ask_at_ms=now_ms + (failure.retry_after_ms or REOPEN_MS))
 
     def _degrade(self, *, attached: bool, ask_at_ms: int | None) -> list[fx.Effect]:

@@ -9,15 +9,15 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from ws_bridge.close_codes import Reason, meaning_of
+from ws_bridge.close_codes import Reason
 from ws_bridge.endpoint import Connections, Endpoint
-from ws_bridge.frames import Failure, error_frame
+from ws_bridge.frames import Failure
+from ws_bridge.http_errors import error_response
 from ws_bridge.limits import SessionLimits
 from ws_bridge.line import LINE_KEY, Line
 from ws_bridge.origins import Origins
 from ws_bridge.session import Session
 from ws_bridge.sign_in import SignIn, sign_in_of
-from ws_bridge.wire.server_frames import frame_json
 
 logger = logging.getLogger(__name__)
 
@@ -70,20 +70,22 @@ class Sockets:
         return len(self._endpoints)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one WebSocket, from before its upgrade to its end."""
+        """Answer one upgrade; an open socket is then served by its endpoint, without this application."""
         await receive()  # websocket.connect
         line: Line = scope["state"][LINE_KEY]
         sign_in = sign_in_of(scope)
         refusal = self._refusal(sign_in, line.address)
         if refusal is not None:
-            await self._deny(send, refusal)
+            self._shared.metrics.refused.labels(refusal.reason).inc()
+            await error_response(refusal, self._shared.clock.new_id())(scope, receive, send)
             return
         release = _Once(lambda: self._unsigned.release(line.address))
         try:
             await send({"type": "websocket.accept", "subprotocol": sign_in.subprotocol, "headers": []})
-            await self._serve(receive, line, sign_in, release)
-        finally:
+            self._begin(line, sign_in, release)
+        except BaseException:
             release()
+            raise
 
     async def tick_forever(self) -> None:
         """Tell every session the time, until cancelled."""
@@ -106,19 +108,25 @@ class Sockets:
         except TimeoutError:
             logger.warning("%d sockets did not close in time.", len(self._endpoints))
 
-    async def _serve(self, receive: Receive, line: Line, sign_in: SignIn, release: "_Once") -> None:
+    def _begin(self, line: Line, sign_in: SignIn, release: "_Once") -> None:
         clock = self._shared.clock
         session_id = clock.new_id()
-        session = Session(session_id, self._limits, clock.monotonic_ms(), attached=self._shared.upstream.attached)
-        endpoint = Endpoint(session_id, session, line, self._shared, release)
-        self._endpoints[session_id] = endpoint
-        self._empty.clear()
-        try:
-            await endpoint.run(receive, sign_in.token)
-        finally:
+
+        def end() -> None:
+            release()
             del self._endpoints[session_id]
             if not self._endpoints:
                 self._empty.set()
+
+        session = Session(session_id, self._limits, clock.monotonic_ms(), attached=self._shared.upstream.attached)
+        endpoint = Endpoint(session_id, session, line, self._shared, on_token_brought=release, on_end=end)
+        self._endpoints[session_id] = endpoint
+        self._empty.clear()
+        try:
+            endpoint.begin(sign_in.token)
+        except BaseException:
+            endpoint.on_gone()
+            raise
 
     def _refusal(self, sign_in: SignIn, address: str) -> Failure | None:
         """Return why a socket must not begin, or None; then it is counted as not signed in."""
@@ -130,15 +138,6 @@ class Sockets:
             text = "Too many connections are waiting for their sign-in. Try again in a moment."
             return Failure(Reason.TOO_MANY_CONNECTIONS, text, retry_after_ms=RECONNECT_MAX_MS)
         return None
-
-    async def _deny(self, send: Send, failure: Failure) -> None:
-        """Answer the upgrade with an HTTP error."""
-        self._shared.metrics.refused.labels(failure.reason).inc()
-        body = frame_json(error_frame(failure, self._shared.clock.new_id()))
-        headers = [(b"content-type", b"application/json")]
-        status = meaning_of(failure.reason).http_status
-        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": body})
 
 
 class _Once:

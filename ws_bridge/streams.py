@@ -5,7 +5,6 @@ cursor. Runs whose end the socket has seen are remembered, so that a repeated me
 """
 
 from dataclasses import dataclass
-from enum import Enum
 
 from ws_bridge.effects import Effect, Unwatch, WatchRun
 
@@ -15,14 +14,6 @@ MAX_FINISHED = 1024
 """Finished runs that one socket remembers; beyond that the oldest is forgotten."""
 RETRY_MS = 1000
 """Pause before a watch that the service ended is started again, in milliseconds, if the service names none."""
-
-
-class Delivery(Enum):
-    """What to do with an event."""
-
-    SEND = "send"
-    DROP = "drop"
-    GAP = "gap"
 
 
 @dataclass(slots=True)
@@ -71,17 +62,23 @@ class Streams:
         effects.append(self._watch(stream))
         return effects
 
-    def take(self, watch_id: str, seq: int, *, terminal: bool) -> Delivery:
-        """Count an event that has arrived, and say whether the socket gets it. A gap means: start the run again."""
+    def take(self, watch_id: str, first_seq: int, count: int, *, terminal: bool) -> int | None:
+        """Count events that have arrived, and return how many the socket gets: the last ones of them.
+
+        None for a gap, which means: start the run again. `terminal`: the last of them is the run's last.
+        """
         stream = self._by_watch.get(watch_id)
-        if stream is None or seq <= stream.last_seq:
-            return Delivery.DROP
-        if seq != stream.last_seq + 1:
-            return Delivery.GAP
-        stream.last_seq = seq
+        if stream is None:
+            return 0
+        if first_seq > stream.last_seq + 1:
+            return None
+        new = first_seq + count - 1 - stream.last_seq
+        if new <= 0:
+            return 0
+        stream.last_seq += new
         if terminal:
             self._finish(stream)
-        return Delivery.SEND
+        return new
 
     def restart(self, watch_id: str) -> list[Effect]:
         """Start the watch's run again after its cursor."""

@@ -8,6 +8,9 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Callable
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
@@ -16,7 +19,7 @@ from generated.apex.agent.v1 import agent_pb2 as pb
 from generated.apex.agent.v1.agent_pb2_grpc import SessionServiceStub
 from ws_bridge.items import Item
 from ws_bridge.wire.events import EventTexts
-from ws_bridge.wire.items import item_of
+from ws_bridge.wire.items import items_of
 
 if TYPE_CHECKING:  # exists for the type checker only
     from generated.apex.agent.v1.agent_pb2_grpc import SessionServiceAsyncStub
@@ -28,6 +31,8 @@ MAX_WAITING_REQUESTS: Final = 20_000
 BACKOFF_MIN_MS: Final = 100
 BACKOFF_MAX_MS: Final = 5_000
 """Pauses between two calls, in milliseconds; each is spread over its upper half."""
+
+_SESSION_ID: Final[Callable[[pb.AttachResponse.Item], str]] = attrgetter("session_id")
 
 
 class Sink(Protocol):
@@ -133,13 +138,12 @@ class Upstream:
         return served
 
     def _dispatch(self, response: pb.AttachResponse) -> None:
-        for item in response.items:
-            sink = self._sinks.get(item.session_id)
+        for session_id, items in groupby(response.items, _SESSION_ID):
+            sink = self._sinks.get(session_id)
             if sink is None:
                 continue
             try:
-                value = item_of(item, self._texts)
-                if value is not None:
+                for value in items_of(items, self._texts):
                     sink.on_item(value)
             except Exception:  # the border: whatever is wrong with one socket must not reach the others
                 logger.exception("A socket could not take an item (error_id %s).", sink.on_defect())

@@ -33,6 +33,7 @@ class AgentServicer:
     metrics: ApiMetrics
 
     async def RunAgent(self, request: pb.RunAgentRequest, call: Call) -> None:
+        self.lifetimes.check_room(call.user)  # before the message is saved: later there would be no way to say no
         accepting = asyncio.create_task(self._accept(request, call))
         accepting.add_done_callback(_retrieve)
         try:
@@ -40,7 +41,7 @@ class AgentServicer:
             accepted = await asyncio.shield(accepting)
             run = accepted.run
             call.bind(run_id=run.run_id, thread_id=run.thread_id)
-            await call.send_initial(
+            await call.begin(
                 (
                     ("apex-run-id", run.run_id),
                     ("apex-thread-id", run.thread_id),
@@ -111,6 +112,7 @@ class AgentServicer:
     async def _stream(self, call: Call, run_id: str, after_seq: int) -> None:
         """Send the run's events to the terminal one. An error says the last seq that was sent."""
         sent_seq = after_seq
+        await call.begin()
         try:
             async with (
                 self.lifetimes.limit(call.user),

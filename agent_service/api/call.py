@@ -1,8 +1,10 @@
 """One call as its servicer sees it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 import grpc.aio
 import structlog
@@ -12,6 +14,9 @@ from agent_service.api.auth import token_expired, unauthenticated
 from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.errors import ApexError, ErrorReason
 from agent_service.engine.ports import Clock
+
+MAX_STREAMS_PER_USER: Final = 100
+"""Streams of one user in one process: `RunAgent`, `WatchRun`, downloads. The sockets of a gateway are counted apart."""
 
 
 def draining_error(last_seq: int | None = None) -> ApexError:
@@ -26,16 +31,38 @@ def not_there_yet(what: str) -> ApexError:
 
 
 class Lifetimes:
-    """Ends streams when their token does, or when the service drains."""
+    """Ends streams when their token does, or when the service drains; and bounds how many a user has."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._open: set[asyncio.Timeout] = set()
+        self._of_user: Counter[str] = Counter()
         self._draining = False
 
     @asynccontextmanager
     async def limit(self, user: UserExecutionContext) -> AsyncIterator[None]:
-        """Raise `ApexError` TOKEN_EXPIRED or DRAINING out of the body when it is time."""
+        """Raise `ApexError` TOKEN_EXPIRED or DRAINING out of the body when it is time.
+
+        Raises RATE_LIMITED, before the body, when the user has `MAX_STREAMS_PER_USER` open already.
+        """
+        self.check_room(user)
+        self._of_user[user.user_id] += 1
+        try:
+            async with self._until_time(user):
+                yield
+        finally:
+            self._of_user[user.user_id] -= 1
+            if not self._of_user[user.user_id]:
+                del self._of_user[user.user_id]
+
+    def check_room(self, user: UserExecutionContext) -> None:
+        """Raise `ApexError` RATE_LIMITED when the user has `MAX_STREAMS_PER_USER` streams open already."""
+        if self._of_user.get(user.user_id, 0) >= MAX_STREAMS_PER_USER:
+            text = f"You have {MAX_STREAMS_PER_USER} open streams already. End one, then try again."
+            raise ApexError(ErrorReason.RATE_LIMITED, text, retry_after_ms=1_000)
+
+    @asynccontextmanager
+    async def _until_time(self, user: UserExecutionContext) -> AsyncIterator[None]:
         remaining_s = (user.expire_time - self._clock.now()).total_seconds()
         timeout = asyncio.timeout(0 if self._draining else remaining_s)
         self._open.add(timeout)
@@ -66,6 +93,7 @@ class Call:
         self.request_id = request_id
         self._context = context
         self._user = user
+        self._begun = False
 
     @property
     def user(self) -> UserExecutionContext:
@@ -85,8 +113,17 @@ class Call:
         except grpc.aio.InternalError as error:
             raise asyncio.CancelledError from error
 
-    async def send_initial(self, metadata: Sequence[tuple[str, str]]) -> None:
-        """Send initial metadata now. Raises `CancelledError` likewise."""
+    async def begin(self, metadata: Sequence[tuple[str, str]] = ()) -> None:
+        """Send initial metadata now; a second time does nothing.
+
+        A stream that `Lifetimes` may end must have begun: a first message that is cut off half sent takes the initial
+        metadata with it, and then gRPC cannot send the status either. The caller would wait for ever.
+
+        Raises `CancelledError` like `send`.
+        """
+        if self._begun:
+            return
+        self._begun = True
         try:
             await self._context.send_initial_metadata(tuple(metadata))
         except grpc.aio.InternalError as error:

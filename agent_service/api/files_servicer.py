@@ -57,6 +57,7 @@ class FileServicer:
 
     async def DownloadFile(self, request: pb.DownloadFileRequest, call: Call) -> None:
         file_id = request.file_id.lower()
+        await call.begin()
         async with self.lifetimes.limit(call.user):
             file = await self.files.get(call.user, file_id)
             await call.send(pb.DownloadFileResponse(file=file_to_wire(file)))

@@ -15,8 +15,11 @@ LOW_BITS: Final = 0x7F
 """What one byte of a varint carries; the high bit says that more follow."""
 
 
-def varint(number: int) -> bytes:
-    """Return a number as protobuf writes it."""
+_TABLE_BITS: Final = 14
+_TABLE_SIZE: Final = 1 << _TABLE_BITS
+
+
+def _digits(number: int) -> bytes:
     encoded = bytearray()
     while number > LOW_BITS:
         encoded.append(number & LOW_BITS | (LOW_BITS + 1))
@@ -25,12 +28,30 @@ def varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _tag(field_number: int) -> bytes:
-    return varint(field_number << 3 | LENGTH_DELIMITED)
+# Two bytes at once: each event has half a dozen such numbers, and shifting bits is slow in Python.
+_LAST: Final = tuple(_digits(number) for number in range(_TABLE_SIZE))
+_MORE: Final = tuple(_digits(number | _TABLE_SIZE)[:2] for number in range(_TABLE_SIZE))
 
 
-_ITEM_TAG: Final = _tag(pb.AttachResponse.ITEMS_FIELD_NUMBER)
-_EVENT_TAG: Final = _tag(pb.AttachResponse.Item.EVENT_FIELD_NUMBER)
+def varint(number: int) -> bytes:
+    """Return a number, which must not be negative, as protobuf writes it."""
+    if number < _TABLE_SIZE:
+        return _LAST[number]
+    return _MORE[number & _TABLE_SIZE - 1] + varint(number >> _TABLE_BITS)
+
+
+def tag(field_number: int, wire_type: int = LENGTH_DELIMITED) -> bytes:
+    """Return what stands before a field's value."""
+    return varint(field_number << 3 | wire_type)
+
+
+def bytes_field(field_tag: bytes, value: bytes) -> bytes:
+    """Return a string, bytes or message as a field that has this `tag`."""
+    return b"".join((field_tag, varint(len(value)), value))
+
+
+_ITEM_TAG: Final = tag(pb.AttachResponse.ITEMS_FIELD_NUMBER)
+_EVENT_TAG: Final = tag(pb.AttachResponse.Item.EVENT_FIELD_NUMBER)
 
 
 def item_frame(item: pb.AttachResponse.Item) -> bytes:
@@ -47,5 +68,5 @@ class EventFramer:
 
     def frame(self, event: bytes) -> bytes:
         """Return a committed event as a part of a response."""
-        body = self._head + varint(len(event))
-        return b"".join((_ITEM_TAG, varint(len(body) + len(event)), body, event))
+        size = varint(len(event))
+        return b"".join((_ITEM_TAG, varint(len(self._head) + len(size) + len(event)), self._head, size, event))

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
+import httpx2
 import jwt
 import structlog
 
@@ -14,7 +15,7 @@ from agent_service.engine.errors import ApexError, ErrorReason
 from agent_service.engine.ports import Clock
 
 FETCH_TIMEOUT_S: Final = 5.0
-"""Of one fetch."""
+"""Of one fetch, from the first byte sent to the last one read: an issuer that trickles gets no more of it."""
 
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 """Of the key document."""
@@ -28,22 +29,39 @@ STALE_MS: Final = 3_600_000
 MIN_INTERVAL_MS: Final = 10_000
 """Between two fetches, whatever tokens say: this also is how long an unknown key stays unknown."""
 
-Fetch = Callable[[str], bytes]
+Fetch = Callable[[str], Awaitable[bytes]]
 
 
-def fetch_document(url: str) -> bytes:
-    """Fetch a key document; blocks. Raises `OSError`, also for a document that is too large."""
-    with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT_S) as response:  # noqa: S310 - the address is a setting
-        document: bytes = response.read(MAX_DOCUMENT_BYTES + 1)
-    if len(document) > MAX_DOCUMENT_BYTES:
-        raise OSError(f"the key document is larger than {MAX_DOCUMENT_BYTES} bytes")
+async def fetch_document(url: str, *, timeout_s: float = FETCH_TIMEOUT_S) -> bytes:
+    """Fetch a key document. Raises `OSError`: too late, too large, or any other answer than 200."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            # The system's authorities: operators add theirs there. Reading them takes its time.
+            trusted = await asyncio.to_thread(ssl.create_default_context)
+            async with httpx2.AsyncClient(verify=trusted, follow_redirects=True, timeout=None) as client:
+                return await _document(client, url)
+    except TimeoutError:
+        raise OSError(f"the issuer did not send its keys within {timeout_s:g} s") from None
+    except httpx2.HTTPError as error:
+        raise OSError(str(error) or type(error).__name__) from error
+
+
+async def _document(client: httpx2.AsyncClient, url: str) -> bytes:
+    document = b""
+    async with client.stream("GET", url) as response:
+        response.raise_for_status()
+        async for piece in response.aiter_bytes():
+            document += piece
+            if len(document) > MAX_DOCUMENT_BYTES:
+                raise OSError(f"the key document is larger than {MAX_DOCUMENT_BYTES} bytes")
     return document
 
 
 class JwksKeys:
-    """Finds keys by id, in a thread, cached. An unknown key id makes it look again, at most every `MIN_INTERVAL_MS`.
+    """Finds keys by id, cached. An unknown key id makes it look again, at most every `MIN_INTERVAL_MS`.
 
-    A key is used with the algorithm that it names (or that its type implies), and only if that is permitted.
+    One fetch serves all who ask meanwhile, and goes on when the one who asked first has left. A key is used with the
+    algorithm that it names (or that its type implies), and only if that is permitted.
     """
 
     def __init__(self, url: str, *, algorithms: Sequence[str], clock: Clock, fetch: Fetch = fetch_document) -> None:
@@ -54,28 +72,30 @@ class JwksKeys:
         self._keys: Mapping[str | None, VerificationKey] = {}
         self._fetched_ms: int | None = None
         self._tried_ms: int | None = None
-        self._lock = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
         self._logger = structlog.get_logger("apex.auth")
 
     async def find(self, key_id: str | None) -> VerificationKey | None:
         if self._age_ms(self._fetched_ms) < FRESH_MS and key_id in self._keys:
             return self._keys[key_id]
-        async with self._lock:
-            if self._age_ms(self._tried_ms) >= MIN_INTERVAL_MS:
-                await self._refresh()
+        if self._fetching is None and self._age_ms(self._tried_ms) >= MIN_INTERVAL_MS:
+            self._tried_ms = self._clock.monotonic_ms()
+            self._fetching = asyncio.create_task(self._refresh(), name="jwks-fetch")
+        if self._fetching is not None:
+            await asyncio.shield(self._fetching)
         if self._age_ms(self._fetched_ms) < STALE_MS:
             return self._keys.get(key_id)
         text = "Tokens cannot be verified just now: the issuer's keys are out of reach. Try again."
         raise ApexError(ErrorReason.SERVICE_UNAVAILABLE, text, retry_after_ms=MIN_INTERVAL_MS)
 
     async def _refresh(self) -> None:
-        self._tried_ms = self._clock.monotonic_ms()
         try:
-            self._keys = self._usable(_parsed(await asyncio.to_thread(self._fetch, self._url)))
+            self._keys = self._usable(_parsed(await self._fetch(self._url)))
+            self._fetched_ms = self._clock.monotonic_ms()
         except (OSError, ValueError, jwt.PyJWTError) as error:
             self._logger.warning("jwks_unavailable", error=str(error))
-            return
-        self._fetched_ms = self._clock.monotonic_ms()
+        finally:
+            self._fetching = None
 
     def _usable(self, found: jwt.PyJWKSet) -> Mapping[str | None, VerificationKey]:
         return {

@@ -25,6 +25,15 @@ class Outbox:
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = count()
 
+    @property
+    def put_bytes(self) -> int:
+        """How many bytes were ever put; a position in what is sent."""
+        return self._put_bytes
+
+    def has_taken(self, position: int) -> bool:
+        """Tell whether all up to a position was taken."""
+        return self._taken_bytes >= position
+
     def put(self, frame: bytes) -> None:
         """Add a frame."""
         self._frames.append(frame)

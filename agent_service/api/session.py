@@ -1,12 +1,12 @@
 """One session of an Attach call: one socket of a gateway, signed in as one user."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from agent_service.api.auth import TokenVerifier, token_expired
 from agent_service.api.connections import Connections
@@ -68,14 +68,13 @@ class Session:
         self._request_id = request_id
         self._services = services
         self._outbox = outbox
-        self._requests: deque[pb.AttachRequest] = deque()
+        self._requests: list[pb.AttachRequest] = []
         self._wakeup = asyncio.Event()
         self._failure: ApexError | None = None
         self._closed = False
         self._user: UserExecutionContext | None = None
         self._warned = False
         self._watches = Watches(session_id, outbox, services.watching)
-        self._logger = structlog.get_logger("apex.session").bind(session_id=session_id)
         self._task = asyncio.create_task(self._run(), name=f"session-{session_id}")
         # Also when the task is cancelled before its first step.
         self._task.add_done_callback(lambda _: on_end(self))
@@ -125,12 +124,12 @@ class Session:
             if not self._closed:
                 raise
         except Exception as defect:  # noqa: BLE001 - the border: it ends this session, not the call
-            error, error_id = report_defect(self._logger, self._services.ids, defect)
+            error, error_id = report_defect(self._logger(), self._services.ids, defect)
         finally:
             self._watches.stop_all(error)
         ended = session_ended(error, error_id) if error else pb.SessionEnded()
         self._put(pb.AttachResponse.Item(session_ended=ended))
-        self._logger.info("session_ended", reason=error.reason.value if error else "", error_id=error_id)
+        self._logger().info("session_ended", reason=error.reason.value if error else "", error_id=error_id)
 
     async def _serve(self) -> None:
         first = await self._next()
@@ -174,7 +173,7 @@ class Session:
                 raise self._failure
             wait_s = self._mind_token()
             if self._requests:
-                return self._requests.popleft()
+                return self._requests.pop(0)
             self._wakeup.clear()
             try:
                 async with asyncio.timeout(wait_s):
@@ -229,6 +228,11 @@ class Session:
             active_runs=[active_run_to_wire(run) for run in runs],
         )
         self._put(pb.AttachResponse.Item(session_ready=ready))
+
+    def _logger(self) -> FilteringBoundLogger:
+        """Bound when something is to be said: kept, it would be the largest part of an idle session."""
+        logger: FilteringBoundLogger = structlog.get_logger("apex.session").bind(session_id=self.session_id)
+        return logger
 
     def _put(self, item: pb.AttachResponse.Item) -> None:
         item.session_id = self.session_id

@@ -1,6 +1,7 @@
 """The watches of one session: each passes one run's events on, within its own bound."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.errors import ApexError, ErrorReason
 from agent_service.engine.ports import Ids
 from generated.apex.agent.v1 import agent_pb2 as pb
+from storage.records import StoredEvent
 
 MAX_WATCHES: Final = 100
 """Watches of one session."""
@@ -30,12 +32,39 @@ class WatchServices:
     metrics: ApiMetrics
 
 
+MAX_UNSENT_BYTES: Final = 64 * 1024
+"""Of one watch that go to the outbox without waiting; what comes beyond waits in the broadcast, which has a bound."""
+
+
 class _Watching:
     """A watch at work, and how far it has come."""
 
-    def __init__(self, last_seq: int) -> None:
+    def __init__(self, framer: EventFramer, outbox: Outbox, metrics: ApiMetrics, last_seq: int) -> None:
         self.last_seq = last_seq
         self.task: asyncio.Task[None] | None = None
+        self._framer = framer
+        self._outbox = outbox
+        self._metrics = metrics
+        self._unsent_bytes = 0
+        self._put_up_to = 0
+
+    def frames(self, events: Sequence[StoredEvent]) -> list[bytes]:
+        """Return the events as frames, and count them as delivered."""
+        self.last_seq = events[-1].seq
+        self._metrics.events.inc(len(events))
+        return [self._framer.frame(event.data) for event in events]
+
+    def take(self, events: Sequence[StoredEvent]) -> bool:
+        """Put live events into the outbox, unless too much of this watch waits there already."""
+        if self._outbox.has_taken(self._put_up_to):
+            self._unsent_bytes = 0
+        if self._unsent_bytes > MAX_UNSENT_BYTES:
+            return False
+        for frame in self.frames(events):
+            self._outbox.put(frame)
+            self._unsent_bytes += len(frame)
+        self._put_up_to = self._outbox.put_bytes
+        return True
 
 
 class Watches:
@@ -46,7 +75,6 @@ class Watches:
         self._outbox = outbox
         self._services = services
         self._watches: dict[str, _Watching] = {}
-        self._logger = structlog.get_logger("apex.watch").bind(session_id=session_id)
 
     def start(self, user: UserExecutionContext, request: pb.WatchRunItem) -> None:
         """Start a watch; one with the same id is stopped first."""
@@ -55,7 +83,8 @@ class Watches:
             text = f"A connection follows at most {MAX_WATCHES} runs at once."
             self.put_ended(request.watch_id, ApexError(ErrorReason.RATE_LIMITED, text), request.after_seq)
             return
-        watching = _Watching(request.after_seq)
+        framer = EventFramer(self._session_id, request.watch_id)
+        watching = _Watching(framer, self._outbox, self._services.metrics, request.after_seq)
         self._watches[request.watch_id] = watching
         watching.task = asyncio.create_task(self._run(user, request, watching), name=f"watch-{request.run_id}")
 
@@ -87,7 +116,8 @@ class Watches:
         except ApexError as reason:
             error = reason
         except Exception as defect:  # noqa: BLE001 - the border: it ends this watch, not the call
-            error, error_id = report_defect(self._logger, self._services.ids, defect)
+            logger = structlog.get_logger("apex.watch").bind(session_id=self._session_id)
+            error, error_id = report_defect(logger, self._services.ids, defect)
         finally:
             self._services.metrics.watches.dec()
         if self._watches.get(request.watch_id) is watching:
@@ -96,10 +126,8 @@ class Watches:
 
     async def _pass_on(self, user: UserExecutionContext, request: pb.WatchRunItem, watching: _Watching) -> None:
         """Deliver batch by batch; while the gateway is slow, what comes waits in the broadcast, which has a bound."""
-        framer = EventFramer(self._session_id, request.watch_id)
         async with await self._services.broadcast.watch(user, request.run_id.lower(), request.after_seq) as watch:
+            watch.pass_on_to(watching.take)
             async for batch in watch:
-                # Before the wait: what is in the outbox goes before whatever ends the watch meanwhile.
-                watching.last_seq = batch[-1].seq
-                await self._outbox.deliver([framer.frame(event.data) for event in batch])
-                self._services.metrics.events.inc(len(batch))
+                # Into the outbox before any wait: it goes before whatever comes next, or ends the watch meanwhile.
+                await self._outbox.deliver(watching.frames(batch))

@@ -44,20 +44,6 @@ MONEY_DECIMALS: Final = 6
 """Decimals of money on the wire."""
 
 
-def event_to_wire(event: Event) -> pb.AgentEvent:
-    """Return the contract's event."""
-    wire = pb.AgentEvent(
-        run_id=event.run_id,
-        thread_id=event.thread_id,
-        seq=event.seq,
-        attempt=event.attempt,
-        emit_time=to_timestamp(event.emit_time),
-        agent_name=event.agent_name,
-    )
-    fill_body(wire, event.body)
-    return wire
-
-
 def fill_body(wire: pb.AgentEvent, body: Body) -> None:  # noqa: C901, PLR0912 - a table would lose mypy's exhaustiveness check
     """Set the event's oneof case. mypy finds the case that is missing here."""
     match body:

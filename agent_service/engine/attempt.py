@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import structlog
 from pydantic import BaseModel
 
+from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.dispatcher import Dispatcher
 from agent_service.engine.emitter import CHECKPOINT_VERSION, RunEmitter
 from agent_service.engine.errors import ApexError, ErrorReason, FencedError, GrammarError, HandoverError
@@ -96,6 +97,7 @@ class Attempts:
 
     storage: Storage
     journal: Journal
+    broadcast: Broadcast
     supervisor: RunSupervisor
     tools: Mapping[str, Tool[BaseModel]]
     limits: ToolLimits
@@ -144,11 +146,15 @@ class Attempts:
             structlog.get_logger(_LOGGER_NAME).exception("log_unreadable", run_id=run.run_id)
             state = RunState.unread(run.run_id, run.thread_id, run.last_seq)
         state.attempt = run.attempt
+        state.inherit()
         writer = self.journal.open_run(run)
         return RunEmitter(state, writer, self.codec, self.clock, state.begin_time or self.clock.now())
 
     async def _fold(self, run: RunRecord) -> RunState:
         state = RunState(run.run_id, run.thread_id)
+        beginning = self.broadcast.beginning(run.user_id, run.run_id)
+        for stored in beginning if len(beginning) <= run.last_seq else ():
+            state.apply(self.codec.decode(stored.data))
         while state.last_seq < run.last_seq:
             page = await self.storage.events.read(
                 run.user_id, run.run_id, state.last_seq, max_events=FOLD_EVENTS, max_bytes=FOLD_BYTES

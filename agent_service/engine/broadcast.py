@@ -6,14 +6,15 @@ back with it; nobody else notices, and no run ever waits for a watcher.
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 import structlog
 
+from agent_service.engine.beginnings import Beginnings
 from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.errors import ApexError, ErrorReason
 from agent_service.engine.translation import translated
@@ -36,6 +37,9 @@ REPLAY_BYTES: Final = 256 * 1024
 POLL_INTERVAL_MS: Final = 1_000
 """How often the log is asked for what other processes wrote to runs that are watched here."""
 
+NOT_HERE_MS: Final = 50
+"""After how long a new run that nobody here has begun to work on is looked up: another process may be at it."""
+
 MAX_THREAD_CHANGES: Final = 256
 """Thread changes that may wait for one subscriber."""
 
@@ -54,6 +58,10 @@ class ThreadChange:
 
     kind: ThreadChangeKind
     thread: ThreadRecord
+
+
+Sink: TypeAlias = Callable[[Sequence[StoredEvent]], bool]
+"""Takes the next events of a run at once, without waiting; false: not now, and none of them."""
 
 
 class Watch:
@@ -75,7 +83,15 @@ class Watch:
         self._live = False
         self._slow = False
         self._finished = False
+        self._sink: Sink | None = None
         self._wakeup = asyncio.Event()
+
+    def pass_on_to(self, sink: Sink) -> None:
+        """Hand committed events straight to `sink`, whenever nothing else comes before them.
+
+        The iterator yields the rest: what was missed, what the sink does not take, and the end.
+        """
+        self._sink = sink
 
     async def __aenter__(self) -> Self:
         """Return the watch."""
@@ -122,7 +138,7 @@ class Watch:
 
         One that has kept up until now is not slow, however much comes at once: it reads this from the log.
         """
-        if self._slow or self._finished:
+        if self._slow or self._finished or self._passes_on(events):
             return
         lags = self._live and bool(self._queue)
         for event in events:
@@ -137,6 +153,18 @@ class Watch:
             self._queue_bytes = 0
             self._slow = lags
         self._wakeup.set()
+
+    def _passes_on(self, events: Sequence[StoredEvent]) -> bool:
+        """Give the events to the sink if they are the very next ones; tell whether it took them."""
+        if self._sink is None or self._queue or not events[0].seq - 1 == self.last_seq == self._known_seq:
+            return False
+        if not self._sink(events):
+            return False
+        self._known_seq = events[-1].seq
+        self._hand_out(events)
+        if self._finished:
+            self._wakeup.set()
+        return True
 
     def advance(self, seq: int) -> None:
         """The log reaches to `seq`: what is not in the queue is read from it."""
@@ -190,7 +218,7 @@ class ThreadChanges:
     def __init__(self, subscribers: dict[str, set["ThreadChanges"]], user_id: str) -> None:
         self._subscribers = subscribers
         self._user_id = user_id
-        self._queue: deque[ThreadChange] = deque()
+        self._queue: list[ThreadChange] = []
         self._wakeup = asyncio.Event()
         self._overflowed = False
 
@@ -219,7 +247,7 @@ class ThreadChanges:
                 raise ApexError(ErrorReason.SLOW_CONSUMER, "Too many changes waited; list the threads again.")
             self._wakeup.clear()
             await self._wakeup.wait()
-        return self._queue.popleft()
+        return self._queue.pop(0)
 
     def push(self, change: ThreadChange) -> None:
         """Take a change; past the bound the subscription ends with an error after what is queued."""
@@ -238,8 +266,10 @@ class Broadcast:
         self._runs = runs
         self._poll_interval_ms = poll_interval_ms
         self._watches: dict[str, set[Watch]] = {}
+        self._beginnings = Beginnings()
         self._subscribers: dict[str, set[ThreadChanges]] = {}
         self._poll_task: asyncio.Task[None] | None = None
+        self._looks: set[asyncio.Task[None]] = set()
         self._logger = structlog.get_logger("apex.broadcast")
 
     @property
@@ -253,9 +283,10 @@ class Broadcast:
 
     async def close(self) -> None:
         """Stop looking. Watches end with their owners."""
-        if self._poll_task is not None:
-            self._poll_task.cancel()
-            await asyncio.gather(self._poll_task, return_exceptions=True)
+        tasks = [*self._looks, *([self._poll_task] if self._poll_task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def watch(self, user: UserExecutionContext, run_id: str, after_seq: int) -> Watch:
         """Watch a run from after `after_seq`. Raises `ApexError` NOT_FOUND or CURSOR_AHEAD.
@@ -264,6 +295,12 @@ class Broadcast:
         """
         watch = Watch(self, self._log, user.user_id, run_id, after_seq)
         self._watches.setdefault(run_id, set()).add(watch)
+        beginning = self._beginnings.find(user.user_id, run_id)
+        if after_seq < len(beginning):
+            watch.push(beginning[after_seq:])
+            if not self._beginnings.is_worked_on(run_id):
+                asyncio.get_running_loop().call_later(NOT_HERE_MS / 1000, self._look_elsewhere, run_id)
+            return watch
         try:
             with translated():
                 run = await self._runs.get(user.user_id, run_id)
@@ -279,8 +316,17 @@ class Broadcast:
             watch.end_at(run.last_seq)
         return watch
 
+    def begin(self, user_id: str, run_id: str, events: Sequence[StoredEvent]) -> None:
+        """Take the first events of a run that was just accepted."""
+        self._beginnings.begin(user_id, run_id, events)
+
+    def beginning(self, user_id: str, run_id: str) -> Sequence[StoredEvent]:
+        """Return the committed events of a run from seq 1 on, as far as they are at hand: perhaps none."""
+        return self._beginnings.find(user_id, run_id)
+
     def publish(self, run_id: str, events: Sequence[StoredEvent]) -> None:
         """Give committed events to the run's watchers."""
+        self._beginnings.extend(run_id, events)
         for watch in tuple(self._watches.get(run_id, ())):
             watch.push(events)
 
@@ -301,22 +347,30 @@ class Broadcast:
         for subscriber in tuple(self._subscribers.get(change.thread.user_id, ())):
             subscriber.push(change)
 
+    def _look_elsewhere(self, run_id: str) -> None:
+        if run_id in self._watches and not self._beginnings.is_worked_on(run_id):
+            look = asyncio.create_task(self._look((run_id,)), name="broadcast-look")
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._poll_interval_ms / 1000)
-            if not self._watches:
-                continue
-            try:
+            self._beginnings.tick()
+            if self._watches:
                 await self._look(tuple(self._watches))
-            except StorageUnavailableError as error:
-                self._logger.warning("poll_failed", error=str(error))
-            except Exception:
-                # Whatever it was, the next look may succeed: without the poll watchers would wait for ever.
-                self._logger.exception("poll_failed")
 
     async def _look(self, run_ids: Collection[str]) -> None:
-        # Without locks: a row that somebody holds must not hold up the appends to all the others.
-        positions = await self._log.positions(run_ids, final=False)
+        """Tell the watches how far the log reaches. A failure is only noted: the next look comes by itself."""
+        try:
+            # Without locks: a row that somebody holds must not hold up the appends to all the others.
+            positions = await self._log.positions(run_ids, final=False)
+        except StorageUnavailableError as error:
+            self._logger.warning("poll_failed", error=str(error))
+            return
+        except Exception:
+            self._logger.exception("poll_failed")
+            return
         for run_id in run_ids:
             position = positions.get(run_id)
             for watch in tuple(self._watches.get(run_id, ())):

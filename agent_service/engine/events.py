@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
 
+import msgspec
+
 from agent_service.engine.errors import ErrorReason
 
 JsonValue: TypeAlias = bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"] | None
@@ -264,8 +266,7 @@ Body: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """A body in its envelope. `seq` counts from 1 without gaps; `attempt` grows when another worker takes over."""
 
     run_id: str

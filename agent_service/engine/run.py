@@ -59,6 +59,9 @@ RETRYABLE_REASONS = frozenset(
 )
 """The reasons after which the same request may succeed later."""
 
+OUTCOME_UNKNOWN = "The service stopped while this ran: it is not known whether it took effect. It was not repeated."
+"""How an unsafe call ends whose worker is gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCallState:
@@ -90,6 +93,7 @@ class RunState:
         self._text: list[str] = []
         self._approvals: dict[str, str] = {}
         self._approval_ids: set[str] = set()
+        self._inherited: frozenset[str] = frozenset()
 
     @classmethod
     def unread(cls, run_id: str, thread_id: str, last_seq: int) -> Self:
@@ -107,6 +111,10 @@ class RunState:
         except BaseException:
             vars(self).update(before)
             raise
+
+    def inherit(self) -> None:
+        """Note that what is open now was begun by a worker that is gone."""
+        self._inherited = frozenset(call.executing.tool_call_id for call in self.open_tools)
 
     @property
     def text(self) -> str:
@@ -224,8 +232,7 @@ class RunState:
         )
         events = [self.next(now, SUPERVISOR, notice)]
         unsafe = [call for call in self.open_tools if call.executing.effect is Effect.UNSAFE]
-        error = "The service stopped while this ran: it is not known whether it took effect. It was not repeated."
-        return events + self._close_tools(now, unsafe, ToolStatus.OUTCOME_UNKNOWN, error)
+        return events + self._close_tools(now, unsafe, ToolStatus.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
 
     def complete(self, now: datetime, final: FinalResponse, execution_time_ms: int, usage: Usage) -> list[Event]:
         """Return the events of success: what of the text was not streamed yet, the answer, the end."""
@@ -266,7 +273,13 @@ class RunState:
         return [*events, self.next(now, SUPERVISOR, body)]
 
     def _close_all(self, now: datetime, status: ToolStatus, error: str) -> list[Event]:
-        events = self._close_tools(now, self.open_tools, status, error)
+        lost = [
+            call
+            for call in self.open_tools
+            if call.executing.effect is Effect.UNSAFE and call.executing.tool_call_id in self._inherited
+        ]
+        events = self._close_tools(now, lost, ToolStatus.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
+        events += self._close_tools(now, self.open_tools, status, error)
         for approval_id, agent_name in list(self._approvals.items()):
             resolved = ApprovalResolved(approval_id, ApprovalDecision.CANCELLED)
             events.append(self.next(now, agent_name, resolved))

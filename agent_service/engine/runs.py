@@ -1,7 +1,7 @@
 """Runs as callers see them: accept, cancel, look up."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -46,7 +46,10 @@ class Workforce(Protocol):
 
 
 class Runs:
-    """Acceptance, cancellation and look-up of runs. Every error is an `ApexError`."""
+    """Acceptance, cancellation and look-up of runs. Every error is an `ApexError`.
+
+    `models` are those on offer, the default first, and whether their price is known: without it no budget can hold.
+    """
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class Runs:
         broadcast: Broadcast,
         workforce: Workforce,
         registry: Registry,
-        models: Collection[str],
+        models: Mapping[str, bool],
         codec: EventCodec,
         clock: Clock,
         ids: Ids,
@@ -98,7 +101,8 @@ class Runs:
         if accepted.already_existed:
             self._check_same_thread(accepted.run, command)
             return accepted
-        self._broadcast.publish(accepted.run.run_id, accepted.events)
+        if accepted.events:
+            self._broadcast.begin(user.user_id, accepted.run.run_id, accepted.events)
         self._workforce.wake()
         try:
             await self._announce_thread(user, accepted)
@@ -138,6 +142,10 @@ class Runs:
         if command.settings.model and command.settings.model not in self._models:
             offered = ", ".join(self._models)
             raise invalid("settings.model", f"This service does not offer {command.settings.model!r}, but: {offered}.")
+        model = command.settings.model or next(iter(self._models))
+        if command.settings.budget_usd is not None and not self._models[model]:
+            text = f"Nobody knows what {model!r} costs, so a budget cannot hold. Leave it out, or choose another model."
+            raise invalid("settings.budget_usd", text)
         if "\x00" in command.content:
             raise invalid("content", "The text must not contain NUL characters.")
         for index, reference in enumerate(command.references):
@@ -183,7 +191,7 @@ class Runs:
         raise invalid("thread_id", "This message was already sent in another thread. Use a new client_message_id.")
 
     async def _announce_thread(self, user: UserExecutionContext, accepted: Accepted) -> None:
-        thread = await self._storage.threads.get(user.user_id, accepted.run.thread_id)
+        thread = accepted.thread or await self._storage.threads.get(user.user_id, accepted.run.thread_id)
         kind = ThreadChangeKind.CREATED if accepted.thread_created else ThreadChangeKind.UPDATED
         self._broadcast.thread_changed(ThreadChange(kind, thread))
 

@@ -9,7 +9,7 @@ import structlog
 
 from agent_service.engine.attempt import Attempts, Job, Stop
 from agent_service.engine.errors import FencedError
-from storage.errors import RecordNotFoundError, StorageUnavailableError
+from storage.errors import RecordNotFoundError, StorageError, StorageUnavailableError
 from storage.interfaces import Runs
 from storage.records import RunRecord
 
@@ -99,7 +99,14 @@ class Worker:
             claimed = await self._runs.claim_run(run.user_id, run.run_id, self._worker_id, lease_ms=self._lease_ms)
         if claimed is None:
             return
-        emitter = await self._attempts.open(claimed)
+        try:
+            emitter = await self._attempts.open(claimed)
+        except StorageError:
+            raise
+        except Exception:
+            # A log that this version cannot read. The cancellation is saved: whoever claims the run next ends it.
+            self._logger.exception("run_abandoned", run_id=run.run_id)
+            return
         with contextlib.suppress(FencedError):
             await emitter.cancel(reason)
         self.wake()

@@ -33,6 +33,7 @@ from agent_service.engine.events import JsonObject, JsonValue, Usage
 from agent_service.engine.ports import Step, StepResult, StepSink, ToolCall
 from agent_service.engine.tool import Tool
 from agent_service.llm.models import ModelSource
+from agent_service.llm.prices import cost_usd
 from agent_service.llm.transcript import dump_state, history_of, load_state, prompt_of
 
 MAX_MODEL_REQUESTS: Final = 16
@@ -245,16 +246,8 @@ def _usage_of(response: ModelResponse) -> Usage:
         output_tokens=used.output_tokens,
         cached_tokens=used.cache_read_tokens,
         model_requests=1,
-        cost_usd=_cost_of(response),
+        cost_usd=cost_usd(response) or 0.0,  # a budget is refused for a model without a price
     )
-
-
-def _cost_of(response: ModelResponse) -> float:
-    """Return the price in US dollars by the price catalogue; 0 where the catalogue does not know the model."""
-    try:
-        return float(response.cost().total_price)
-    except (LookupError, ValueError):
-        return 0.0
 
 
 def _unavailable(error: AgentRunError, model_name: str) -> ApexError:

@@ -7,7 +7,7 @@ from pydantic_ai.exceptions import UserError
 from pydantic_ai.models import Model, infer_model
 
 from agent_service.engine.errors import ApexError, ErrorReason, Violation
-from agent_service.llm.offline import OfflineModel
+from agent_service.llm.offline.model import OfflineModel
 
 OFFLINE: Final = "offline"
 

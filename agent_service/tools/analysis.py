@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,8 @@ MAX_DATASET_NAME_CHARACTERS = 128
 MAX_NOTE_CHARACTERS = 1_000
 
 ReadT = TypeVar("ReadT")
+
+Dimension: TypeAlias = Literal["model", "feature", "user", "day", "hour", "weekday", "status"]
 
 
 class DatasetArgs(BaseModel):
@@ -63,6 +65,14 @@ class FilteredArgs(DatasetArgs):
         return RowFilter(self.start_time, self.end_time, tuple(self.models), tuple(self.features))
 
 
+class PricedArgs(FilteredArgs):
+    """What rows without a model cost."""
+
+    assume_model: str = Field(
+        default="", max_length=200, description="Price rows without a model as if it were this one, e.g. gpt-4o."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An open dataset."""
@@ -94,6 +104,8 @@ class Workbench:
         before all that was there already.
         """
         chosen = await resolve(self.files, context, dataset_id)
+        if self.sandbox.is_busy:
+            await context.progress("Waiting for other analyses to end")
         while True:
             async with AsyncExitStack() as stack:
                 path = await local_path(self.files, context.user_id, chosen.dataset)

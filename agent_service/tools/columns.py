@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 from agent_service.engine.tool import ToolError
-from agent_service.tools.reading import FITS, MAX_TOKENS_PER_REQUEST, Profile, Reading, identifier, read_as, sql_text
+from agent_service.tools.reading import FITS, MAX_TOKENS_PER_REQUEST, Profile, Reading, read_as
 from agent_service.tools.roles import TITLES, Role, name_score
 from agent_service.tools.sandbox import Cell, RawColumn, Session
+from agent_service.tools.sandbox_child.sql import identifier, sql_text
 
 PROFILE_ROWS = 5_000
 PROFILE_COLUMNS = 50

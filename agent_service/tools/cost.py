@@ -1,14 +1,13 @@
 """The tool cost_breakdown: what costs how much."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from agent_service.engine.events import JsonObject
 from agent_service.engine.tool import ToolContext, ToolOutput
 from agent_service.tools.analysis import (
     MAX_TOP,
-    FilteredArgs,
+    Dimension,
+    PricedArgs,
     Workbench,
     bounded,
     dataset_part,
@@ -24,15 +23,10 @@ from agent_service.tools.measures import DIMENSIONS, Totals, counted, groups, sh
 from agent_service.tools.pricing import Pricing, mean_usd, price, usd
 from agent_service.tools.roles import Missing, Role, missing
 
-Dimension = Literal["model", "feature", "user", "day", "hour", "weekday", "status"]
 
-
-class CostBreakdownArgs(FilteredArgs):
+class CostBreakdownArgs(PricedArgs):
     """Arguments of cost_breakdown."""
 
-    assume_model: str = Field(
-        default="", max_length=200, description="Price rows without a model as if it were this one, e.g. gpt-4o."
-    )
     group_by: list[Dimension] = Field(
         default=["model"], min_length=1, max_length=2, description="One or two dimensions to sum by."
     )

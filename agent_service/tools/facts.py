@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 
 from agent_service.engine.tool import ToolError
 from agent_service.tools.columns import recognise
-from agent_service.tools.reading import Profile, Reading, identifier, sql_text
+from agent_service.tools.reading import Profile, Reading
 from agent_service.tools.roles import Missing, Role, Sufficiency, missing, name_score, sufficiency
 from agent_service.tools.sandbox import SandboxError, Session
+from agent_service.tools.sandbox_child.sql import identifier, sql_text
 
 UNITS_PER_USD = 10**15
 MAX_UNREADABLE = 0.05

@@ -1,13 +1,12 @@
 """The tool latency_analysis: how fast, for whom, and what fails."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.tool import ToolContext, ToolOutput
 from agent_service.tools.analysis import (
     MAX_TOP,
+    Dimension,
     FilteredArgs,
     Workbench,
     bounded,
@@ -37,8 +36,6 @@ from agent_service.tools.roles import Role
 SLOWEST = 5
 MIN_MEASURED_PER_HOUR = 5
 SHOWN_STATUSES = 10
-
-Dimension = Literal["model", "feature", "user", "day", "hour", "weekday", "status"]
 
 
 class LatencyAnalysisArgs(FilteredArgs):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from agent_service.engine.tool import ToolError
 from agent_service.tools.facts import UNITS_PER_USD, Facts
-from agent_service.tools.reading import MAX_TOKENS_PER_REQUEST, sql_text
+from agent_service.tools.reading import MAX_TOKENS_PER_REQUEST
 from agent_service.tools.roles import Role
+from agent_service.tools.sandbox_child.sql import sql_text
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, TieredPrices

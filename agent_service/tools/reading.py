@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent_service.tools.roles import TITLES, Role, name_score
+from agent_service.tools.sandbox_child.sql import identifier, sql_text
 
 FITS = 0.95
 MAX_TOKENS_PER_REQUEST = 1_000_000_000
@@ -99,16 +100,6 @@ class Reading:
     expression: str
     error_expression: str = ""
     note: str = ""
-
-
-def identifier(name: str) -> str:
-    """Return an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def sql_text(text: str) -> str:
-    """Return an SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def read_as(  # noqa: PLR0911 - one return per kind of column

@@ -2,12 +2,11 @@
 
 A `Sandbox` keeps at most `max_children` processes. Each serves one dataset at a time in a fresh, locked, in-memory
 database that can read that one file and nothing else. A child that is late, silent or cancelled is killed, and the
-next call gets another.
+next call gets another. Who comes while all are busy waits in line, but not for long: see `SandboxLimits.wait_ms`.
 """
 
 import asyncio
 import json
-import struct
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from agent_service.engine.tool import ToolError
+from agent_service.tools.sandbox_child.frames import LENGTH, MAX_FRAME_BYTES, Json, Message
 
-Cell: TypeAlias = "bool | int | float | str | list[Cell] | dict[str, Cell] | None"
+Cell: TypeAlias = Json
+"""A value of a result."""
 
-_CHILD = Path(__file__).with_name("sandbox_child.py")
-_LENGTH = struct.Struct(">I")
-_MAX_FRAME_BYTES = 8 * 1024 * 1024
+_CHILD = Path(__file__).with_name("sandbox_child")
 _OWN_MAX_ROWS = 10_000
 _OWN_MAX_BYTES = 4 * 1024 * 1024
 
@@ -33,7 +32,7 @@ _ADVICE = {
 
 
 class SandboxError(ToolError):
-    """The child could not do it. `kind`: file, refused, sql, memory, timeout or crash."""
+    """It could not be done. `kind`: file, refused, sql, memory, timeout, crash, or busy (no child was free in time)."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -42,14 +41,21 @@ class SandboxError(ToolError):
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """Bounds of all children together and of each. `grace_ms`: how long after its time-out a child may still answer."""
+    """Bounds of all children together and of each.
+
+    `wait_ms`: how long a call waits for a free child. It is a part of the tool's own time, and must leave enough of it
+    to work in: better a call that is told to come again than one that gets a child when it is too late.
+    `idle_ms`: how long a child without work is kept. `close_ms`: how long it may take to forget a file.
+    `grace_ms`: how long after its time-out it may still answer.
+    """
 
     max_children: int = 2
     memory_mib: int = 768
     threads: int = 2
     max_unpacked_bytes: int = 2 * 1024**3
+    wait_ms: int = 12_000
     idle_ms: int = 120_000
-    start_ms: int = 15_000
+    close_ms: int = 15_000
     grace_ms: int = 1_000
 
 
@@ -118,6 +124,11 @@ class Sandbox:
         self._closed = False
 
     @property
+    def is_busy(self) -> bool:
+        """True when all children are at work, so that the next call has to wait."""
+        return self._slots.locked()
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """The process ids of all children that have not been ended, busy or not."""
         return tuple(child.pid for child in self._children)
@@ -139,11 +150,11 @@ class Sandbox:
     async def session(
         self, path: Path, name: str, *, exact_types: bool = False, timeout_ms: int = 20_000
     ) -> AsyncIterator[Session]:
-        """Open the file; `name` stands for it in messages. Waits while all children are busy. Raises `SandboxError`.
+        """Open the file; `name` stands for it in messages. Waits `wait_ms` at most. Raises `SandboxError`.
 
         `exact_types`: the columns of `raw` have types that fit every row of a CSV; otherwise they are text.
         """
-        async with self._slots:
+        async with self._slot(name):
             child, opened = await self._open(path, name, exact_types=exact_types, timeout_ms=timeout_ms)
             try:
                 yield _session(child, name, opened)
@@ -153,18 +164,33 @@ class Sandbox:
             finally:
                 await self._release(child, name)
 
+    @asynccontextmanager
+    async def _slot(self, name: str) -> AsyncIterator[None]:
+        """Hold one of the places for children: first come, first served."""
+        try:
+            async with asyncio.timeout(self._limits.wait_ms / 1000):
+                await self._slots.acquire()
+        except TimeoutError:
+            waited = f"{self._limits.wait_ms / 1000:g} s"
+            text = (
+                f"Other analyses are at work, and none has ended within {waited}: {name} was not looked at. Try again."
+            )
+            raise SandboxError("busy", text) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     async def _release(self, child: "_Child", name: str) -> None:
         try:
             if child.healthy:
                 with suppress(SandboxError):
-                    await child.ask(_request("close", "", self._limits.start_ms, 0, 0), name)
+                    await child.ask(_request("close", "", self._limits.close_ms, 0, 0), name)
         finally:
             # Also when the caller is cancelled meanwhile: else nobody would wait for the process, or close its pipes.
             self._put_back(child)
 
-    async def _open(
-        self, path: Path, name: str, *, exact_types: bool, timeout_ms: int
-    ) -> tuple["_Child", dict[str, Cell]]:
+    async def _open(self, path: Path, name: str, *, exact_types: bool, timeout_ms: int) -> tuple["_Child", Message]:
         request = _request("open", "", timeout_ms, 0, 0)
         request |= {
             "path": _absolute(path),
@@ -250,7 +276,7 @@ class _Child:
         )
         return cls(process, limits)
 
-    async def ask(self, request: dict[str, Cell], name: str) -> dict[str, Cell]:
+    async def ask(self, request: Message, name: str) -> Message:
         """Send a request and return its reply. Raises `SandboxError`; on anything unexpected the process is killed."""
         timeout_ms = int(str(request["timeout_ms"]))
         self.healthy = False
@@ -271,15 +297,15 @@ class _Child:
         self.open = request["op"] != "close"
         return reply
 
-    async def _exchange(self, request: dict[str, Cell]) -> dict[str, Cell]:
+    async def _exchange(self, request: Message) -> Message:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise EOFError
         data = json.dumps(request).encode()
-        stdin.write(_LENGTH.pack(len(data)) + data)
+        stdin.write(LENGTH.pack(len(data)) + data)
         await stdin.drain()
-        (size,) = _LENGTH.unpack(await stdout.readexactly(_LENGTH.size))
-        if size > _MAX_FRAME_BYTES:
+        (size,) = LENGTH.unpack(await stdout.readexactly(LENGTH.size))
+        if size > MAX_FRAME_BYTES:
             raise ValueError("frame too large")
         reply = json.loads(await stdout.readexactly(size))
         self.healthy = True
@@ -321,11 +347,11 @@ def _absolute(path: Path) -> str:
     return str(path.resolve())
 
 
-def _request(op: str, sql: str, timeout_ms: int, max_rows: int, max_bytes: int) -> dict[str, Cell]:
+def _request(op: str, sql: str, timeout_ms: int, max_rows: int, max_bytes: int) -> Message:
     return {"op": op, "sql": sql, "timeout_ms": timeout_ms, "max_rows": max_rows, "max_bytes": max_bytes}
 
 
-def _rows(reply: dict[str, Cell]) -> Rows:
+def _rows(reply: Message) -> Rows:
     columns, types, rows = reply["columns"], reply["types"], reply["rows"]
     if not (isinstance(columns, list) and isinstance(types, list) and isinstance(rows, list)):
         raise SandboxError("crash", "The analysis process answered something unexpected. Try again.")
@@ -338,7 +364,7 @@ def _rows(reply: dict[str, Cell]) -> Rows:
     )
 
 
-def _session(child: _Child, name: str, opened: dict[str, Cell]) -> Session:
+def _session(child: _Child, name: str, opened: Message) -> Session:
     columns = opened["columns"]
     if not isinstance(columns, list):
         raise SandboxError("crash", "The analysis process answered something unexpected. Try again.")

@@ -11,6 +11,7 @@ from agent_service.tools.analysis import (
     MAX_TOP,
     FilteredArgs,
     Opened,
+    PricedArgs,
     Workbench,
     bounded,
     dataset_part,
@@ -51,12 +52,9 @@ BUCKETS_S = (1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 
 Dimension = Literal["model", "feature", "user", "day", "hour", "status"]
 
 
-class UsageSummaryArgs(FilteredArgs):
+class UsageSummaryArgs(PricedArgs):
     """Arguments of usage_summary."""
 
-    assume_model: str = Field(
-        default="", max_length=200, description="Price rows without a model as if it were this one, e.g. gpt-4o."
-    )
     group_by: list[Dimension] = Field(
         default=["model", "feature", "user", "day"], max_length=6, description="Dimensions to sum by."
     )

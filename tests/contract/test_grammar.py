@@ -1,9 +1,9 @@
 """The grammar checker itself: a good run passes in both forms, and each rule broken alone is found and named."""
 
-import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from agent_service.engine.events import (
@@ -88,13 +88,13 @@ def added(place: int, body: Body) -> list[Event]:
 
 def enveloped(place: int, *, run_id: str = "run", thread_id: str = "thread", attempt: int = 1) -> list[Event]:
     events = run_of(GOOD)
-    changed_event = dataclasses.replace(events[place], run_id=run_id, thread_id=thread_id, attempt=attempt)
+    changed_event = msgspec.structs.replace(events[place], run_id=run_id, thread_id=thread_id, attempt=attempt)
     return [*events[:place], changed_event, *events[place + 1 :]]
 
 
 def second_attempt(place: int, *bodies: Body) -> list[Event]:
     events = run_of([*GOOD[:place], *bodies])
-    return [dataclasses.replace(event, attempt=1 if event.seq <= place else 2) for event in events]
+    return [msgspec.structs.replace(event, attempt=1 if event.seq <= place else 2) for event in events]
 
 
 BROKEN: dict[str, tuple[list[Event], str]] = {

@@ -1,88 +1,103 @@
-"""Every validation rule of every request, from both sides, over gRPC."""
+"""Every validation rule of every request, from both sides, over gRPC, on the socket and in REST."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
 
-import grpc
-import grpc.aio
+import httpx
 import pytest
 import pytest_asyncio
-from google.protobuf import message_factory
-from google.protobuf.message import Message
 
-from agent_service.api.validation import CONTENT_REASONS
+from agent_service.engine.clock import SystemIds
 from generated.apex.agent.v1 import agent_pb2 as pb
-from tests.support.errors import failure_of
-from tests.support.face import Face, open_face, signed_in
+from tests.support import rules_over_rest, rules_over_socket
+from tests.support.bridge_server import RunningBridge, running_bridge
+from tests.support.face import Face, open_face
 from tests.support.rules import PARTS, VALID, Edge, edges
+from tests.support.rules_over_grpc import Verdict, over_grpc
+from tests.support.rules_over_rest import over_rest, rest_paths
+from tests.support.rules_over_socket import frame_of, frame_paths, over_socket
 
 EDGES = list(edges())
-BY_RULE = ("The request is not valid", *(text for _, text in CONTENT_REASONS.values()))
-"""How refusals by a rule begin; the engine's own say something else, even about the same field."""
+OF_SOCKETS = [edge for edge in EDGES if not rules_over_socket.is_the_bridges_own(edge)]
+ON_SOCKET = [edge for edge in EDGES if frame_of(edge, edge.inside) and frame_of(edge, edge.outside)]
+IN_REST = [edge for edge in EDGES if rules_over_rest.is_expressible(edge)]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """A service and a bridge to it."""
+
+    service: Face
+    bridge: RunningBridge
+    http: httpx.AsyncClient
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def face() -> AsyncIterator[Face]:
-    async with open_face() as running:
-        yield running
+async def faces() -> AsyncIterator[Faces]:
+    async with (
+        open_face() as service,
+        running_bridge(f"127.0.0.1:{service.port}") as bridge,
+        httpx.AsyncClient(base_url=bridge.url) as http,
+    ):
+        yield Faces(service, bridge, http)
 
 
-async def first_answer(face: Face, edge: Edge, request: Message) -> Message | grpc.aio.AioRpcError:
-    """Call the rpc; return its first response, or its error. A stream that is accepted is left at once."""
-    method = edge.method
-    kind = f"{_shape(method.client_streaming)}_{_shape(method.server_streaming)}"
-    call = getattr(face.channel, kind)(
-        f"/{method.containing_service.full_name}/{method.name}",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
-    )
-    given = _requests(edge, request) if method.client_streaming else request
-    running = call(given, metadata=signed_in("rules"))
-    try:
-        answer = await anext(aiter(running)) if method.server_streaming else await running
-    except grpc.aio.AioRpcError as error:
-        return error
-    finally:
-        running.cancel()
-    assert isinstance(answer, Message)
-    return answer
-
-
-def _shape(streams: bool) -> str:  # noqa: FBT001 - straight from the descriptor
-    return "stream" if streams else "unary"
-
-
-def _requests(edge: Edge, request: Message) -> list[Message]:
-    """Return the stream's requests: a piece of an upload comes after its metadata, and one more request of Attach
-    about no session makes sure of an answer."""
-    if isinstance(request, pb.UploadFileRequest) and not request.HasField("metadata"):
-        return [VALID["UploadFile"], request]
-    if edge.method.name == "Attach":
-        marker = pb.WatchRunItem(session_id="0197f000-0000-7000-8000-00000000000e", watch_id="marker")
-        marker.run_id = marker.session_id
-        return [request, pb.AttachRequest(watch_run=marker)]
-    return [request]
-
-
-def refused_paths(answer: Message | grpc.aio.AioRpcError) -> list[str]:
-    """Return the paths that an answer calls invalid."""
-    if isinstance(answer, grpc.aio.AioRpcError):
-        failure = failure_of(answer)
-        return list(failure.violations) if failure.message.startswith(BY_RULE) else []
-    if not isinstance(answer, pb.AttachResponse):
-        return []
-    ended = [item.session_ended if item.HasField("session_ended") else item.watch_ended for item in answer.items]
-    invalid = [one.message for one in ended if one.reason == pb.ERROR_REASON_INVALID_ARGUMENT]
-    return [message.removeprefix("The request is not valid: ").split(": ")[0] for message in invalid]
+@pytest.fixture
+def user() -> str:
+    """A user of the test's own: what one has accepted counts for no other."""
+    return SystemIds().new()
 
 
 @pytest.mark.parametrize("edge", EDGES, ids=str)
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_rule_is_kept_on_its_inside_and_refused_on_its_outside(face: Face, edge: Edge) -> None:
-    assert edge.path not in refused_paths(await first_answer(face, edge, edge.inside))
-    refused = await first_answer(face, edge, edge.outside)
-    assert edge.path in refused_paths(refused)
-    if isinstance(refused, grpc.aio.AioRpcError):
-        assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+async def test_a_rule_is_kept_on_its_inside_and_refused_on_its_outside(faces: Faces, edge: Edge, user: str) -> None:
+    assert edge.path not in (await over_grpc(faces.service, edge, edge.inside, user)).paths
+    refused = await over_grpc(faces.service, edge, edge.outside, user)
+    assert edge.path in refused.paths
+    assert refused.reason == reason_of(edge)
+
+
+def reason_of(edge: Edge) -> str:
+    """Return what a rule is told as: two rules of a message's text have reasons of their own."""
+    own = {"not_blank": "EMPTY_MESSAGE", "max_bytes": "MESSAGE_TOO_LARGE"}
+    about_text = edge.path in {"content", "run.content"}
+    return own.get(edge.rule, "INVALID_ARGUMENT") if about_text else "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("edge", ON_SOCKET, ids=str)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_socket_refuses_the_same_with_the_same_path(faces: Faces, edge: Edge, user: str) -> None:
+    accepted = await over_socket(faces.bridge, edge, edge.inside, user)
+    assert not accepted.paths & frame_paths([edge.path])
+    refused = await over_grpc(faces.service, edge, edge.outside, user)
+    told = await over_socket(faces.bridge, edge, edge.outside, user)
+    assert told == Verdict(refused.reason, frame_paths(refused.paths))
+
+
+@pytest.mark.parametrize("edge", IN_REST, ids=str)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_rest_refuses_the_same_with_the_same_path(faces: Faces, edge: Edge, user: str) -> None:
+    accepted = await over_rest(faces.http, edge, edge.inside, user)
+    assert not accepted.paths & rest_paths([edge.path])
+    refused = await over_grpc(faces.service, edge, edge.outside, user)
+    told = await over_rest(faces.http, edge, edge.outside, user)
+    assert told == Verdict(refused.reason, rest_paths(refused.paths))
+
+
+@pytest.mark.parametrize(
+    ("all_edges", "reached", "without", "hidden"),
+    [
+        (OF_SOCKETS, ON_SOCKET, rules_over_socket.NO_FRAME, rules_over_socket.HIDDEN),
+        (EDGES, IN_REST, rules_over_rest.NO_ROUTE, rules_over_rest.HIDDEN),
+    ],
+    ids=["socket", "rest"],
+)
+def test_every_rule_is_reached_or_it_is_said_why_not(
+    all_edges: Collection[Edge], reached: Collection[Edge], without: Mapping[str, str], hidden: Mapping[str, str]
+) -> None:
+    unreached = {str(edge): edge.method.name for edge in all_edges if edge not in reached}
+    assert {edge for edge, rpc in unreached.items() if rpc not in without} == hidden.keys()
+    assert without.keys() == set(unreached.values()) - {edge.method.name for edge in reached}
 
 
 def test_every_rpc_has_a_valid_request_and_every_part_a_valid_message() -> None:

@@ -210,7 +210,7 @@ def test_the_log_in_sqlite(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> N
 
 @pytest.mark.postgres
 def test_the_log_in_postgres(loop: asyncio.AbstractEventLoop, migrated_postgres_url: str) -> None:
-    plan = FaultPlan()
+    plan = FaultPlan(alone=True)
     opened = AsyncExitStack()
 
     async def start() -> Subject:

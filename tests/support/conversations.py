@@ -145,7 +145,7 @@ class Bench:
             broadcast=self.broadcast,
             workforce=NoWorkforce(),
             registry=self.registry,
-            models=("offline",),
+            models={"offline": True},
             codec=self._codec,
             clock=clock,
             ids=ids,
@@ -168,6 +168,7 @@ class Bench:
         return Attempts(
             storage=self.storage,
             journal=self.journal,
+            broadcast=self.broadcast,
             supervisor=supervisor,
             tools=self.registry.tools,
             limits=ToolLimits(),

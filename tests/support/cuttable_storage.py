@@ -10,20 +10,24 @@ from tests.support.faulty_log import FaultyEventLog
 from tests.support.gates import Gate
 
 EVERYTHING: Final = frozenset({"events", "runs", "threads"})
+INTERNALS: Final = "postgresql://root:hunter2@db/prod"
+"""What the text of a defect holds, and no client may ever see."""
 
 
 class CuttableStorage:
     """Implements `storage.interfaces.Storage` over another one.
 
     While a part is in `cut`, every call of it fails as when the database is away, or when this process is dead; the
-    calls named in `failing` fail too, and those in `unanswered` are carried out, but nobody hears of it. A call whose
-    name has a gate in `gates` waits there before it does anything; `returns` holds it up on the way back.
+    calls named in `failing` fail too, those in `unanswered` are carried out, but nobody hears of it, and those in
+    `defective` meet a defect of ours. A call whose name has a gate in `gates` waits there before it does anything;
+    `returns` holds it up on the way back.
     """
 
     def __init__(self, inner: Storage) -> None:
         self.cut: set[str] = set()
         self.failing: set[str] = set()
         self.unanswered: set[str] = set()
+        self.defective: set[str] = set()
         self.gates: defaultdict[str, Gate] = defaultdict(Gate)
         self.returns: defaultdict[str, Gate] = defaultdict(Gate)
         #: The event log has faults of its own.
@@ -77,6 +81,8 @@ class _Line:
             await self._storage.gates[name].passage()
             if self._part in self._storage.cut or name in self._storage.failing:
                 raise StorageUnavailableError("the line is cut")
+            if name in self._storage.defective:
+                raise LookupError(f"{name} fell over {INTERNALS}")
             result = await method(*args, **options)
             if name in self._storage.unanswered:
                 raise StorageUnavailableError("the answer is lost", outcome_unknown=True)

@@ -214,7 +214,7 @@ def make_engine(storage: MemoryStorage, stage: Stage, *, max_upload_bytes: int) 
         broadcast=stage.broadcast,
         workforce=stage,
         registry=registry,
-        models=("offline",),
+        models={"offline": True},
         codec=ProtoCodec(),
         clock=clock,
         ids=ids,

@@ -13,8 +13,10 @@ from storage.interfaces import EventLog
 from storage.records import Append, AppendOutcome
 
 CHUNK_BYTES = 65_536
-#: As asyncpg sends it. The semicolon tells it from "READ COMMITTED".
+#: As asyncpg and we send it. The semicolon tells it from "READ COMMITTED".
 COMMIT = b"COMMIT;"
+#: How asyncpg's message begins that runs a prepared statement: where that is a transaction by itself, it is the COMMIT.
+BIND = b"B"
 
 
 class Fault(Enum):
@@ -28,10 +30,15 @@ class Fault(Enum):
 
 
 class FaultPlan:
-    """Holds the fault of the next COMMIT; it happens once."""
+    """Holds the fault of the next COMMIT; it happens once. `alone`: each statement is a transaction by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = False) -> None:
         self.next = Fault.NONE
+        self._alone = alone
+
+    def commits(self, data: bytes) -> bool:
+        """Tell whether PostgreSQL commits when it has got these bytes."""
+        return data.startswith(BIND) if self._alone else COMMIT in data
 
     def take(self) -> Fault:
         """Return the fault, and let the next COMMIT pass."""
@@ -127,7 +134,7 @@ class _Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: asyncio.Event
     ) -> None:
         while data := await reader.read(CHUNK_BYTES):
-            fault = self._plan.take() if COMMIT in data else Fault.NONE
+            fault = self._plan.take() if self._plan.commits(data) else Fault.NONE
             if fault is Fault.BEFORE:
                 return
             if fault is Fault.AFTER:

@@ -77,12 +77,13 @@ def _body(case: FieldDescriptor) -> st.SearchStrategy[pb.AgentEvent]:
     return st.fixed_dictionaries({field.name: _field(field) for field in kind.fields}).map(make)
 
 
-def _bodies() -> st.SearchStrategy[pb.AgentEvent]:
-    return st.one_of([_body(case) for case in pb.AgentEvent.DESCRIPTOR.oneofs_by_name["event"].fields])
+EVENT_CASES: Mapping[str, FieldDescriptor] = {
+    case.name: case for case in pb.AgentEvent.DESCRIPTOR.oneofs_by_name["event"].fields
+}
 
 
-def agent_events() -> st.SearchStrategy[pb.AgentEvent]:
-    """Any event, of every kind."""
+def agent_events(*cases: str) -> st.SearchStrategy[pb.AgentEvent]:
+    """Any event of these cases; of every case if none is named."""
 
     def whole(body: pb.AgentEvent, ids: tuple[str, str, str], seq: int, attempt: int, time: Timestamp) -> pb.AgentEvent:
         event = pb.AgentEvent(
@@ -91,4 +92,5 @@ def agent_events() -> st.SearchStrategy[pb.AgentEvent]:
         event.MergeFrom(body)
         return event
 
-    return st.builds(whole, _bodies(), st.tuples(TEXT, TEXT, TEXT), UINT32, UINT32, TIME)
+    bodies = st.one_of([_body(EVENT_CASES[name]) for name in cases or EVENT_CASES])
+    return st.builds(whole, bodies, st.tuples(TEXT, TEXT, TEXT), UINT32, UINT32, TIME)

@@ -7,7 +7,7 @@ async with Workshop(storage) as shop:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -169,9 +169,11 @@ class Workshop:
     lease_ms: int = LEASE_MS
     beat_interval_ms: int = INTERVAL_MS
     poll_interval_ms: int = INTERVAL_MS
+    broadcast_poll_ms: int = INTERVAL_MS
     run_timeout_ms: int = 30_000
     retry_delays_ms: Sequence[int] = (1, 1, 1)
     limits: ToolLimits = field(default_factory=ToolLimits)
+    models: Mapping[str, bool] = field(default_factory=lambda: {"offline": True})
     clock: Clock = field(default_factory=SystemClock)
     storage: CuttableStorage = field(init=False)
     broadcast: Broadcast = field(init=False)
@@ -185,11 +187,12 @@ class Workshop:
         clock, ids = self.clock, SystemIds()
         self.storage = CuttableStorage(self.inner)
         registry = Registry([AGENT], self.tools)
-        self.broadcast = Broadcast(self.storage.events, self.storage.runs, poll_interval_ms=INTERVAL_MS)
+        self.broadcast = Broadcast(self.storage.events, self.storage.runs, poll_interval_ms=self.broadcast_poll_ms)
         self.journal = Journal(self.storage.events, self.broadcast.publish, retry_delays_ms=self.retry_delays_ms)
         attempts = Attempts(
             storage=self.storage,
             journal=self.journal,
+            broadcast=self.broadcast,
             supervisor=self.supervisor,
             tools=registry.tools,
             limits=self.limits,
@@ -213,7 +216,7 @@ class Workshop:
             broadcast=self.broadcast,
             workforce=self.worker,
             registry=registry,
-            models=("offline",),
+            models=self.models,
             codec=self._codec,
             clock=clock,
             ids=ids,

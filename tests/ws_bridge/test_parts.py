@@ -9,7 +9,7 @@ from ws_bridge.effects import Unwatch, WatchRun
 from ws_bridge.frames import Failure, Violation
 from ws_bridge.outbox import Outbox, OutboxLimits
 from ws_bridge.sockets import MAX_UNSIGNED, MAX_UNSIGNED_PER_ADDRESS, Unsigned
-from ws_bridge.streams import MAX_FINISHED, MAX_STREAMS, Delivery, Streams
+from ws_bridge.streams import MAX_FINISHED, MAX_STREAMS, Streams
 from ws_bridge.wire.errors import in_upload_terms
 
 
@@ -43,7 +43,7 @@ def test_a_socket_streams_only_so_many_runs() -> None:
         assert not streams.full
         assert streams.start(f"run-{number}", 0) == [WatchRun(str(number + 1), f"run-{number}", 0)]
     assert streams.full
-    assert streams.take("1", 1, terminal=True) is Delivery.SEND
+    assert streams.take("1", 1, 1, terminal=True) == 1
     assert not streams.full
 
 
@@ -51,7 +51,7 @@ def test_finished_runs_are_remembered_up_to_a_number() -> None:
     streams = Streams()
     for number in range(MAX_FINISHED + 1):
         streams.start(f"run-{number}", 0)
-        streams.take(str(number + 1), 1, terminal=True)
+        streams.take(str(number + 1), 1, 1, terminal=True)
     assert not streams.knows("run-0")
     assert streams.knows("run-1")
     assert streams.knows(f"run-{MAX_FINISHED}")
@@ -67,40 +67,53 @@ def test_a_stream_that_waits_is_not_unwatched_again() -> None:
     assert streams.start("run", 6) == [Unwatch("2"), WatchRun("3", "run", 6)]
 
 
-async def test_an_outbox_is_bounded_in_frames_and_bytes() -> None:
+def test_events_are_counted_by_the_batch_and_the_socket_gets_the_new_ones() -> None:
+    streams = Streams()
+    streams.start("run", 5)
+    assert streams.take("1", 7, 2, terminal=False) is None
+    assert streams.take("1", 4, 2, terminal=False) == 0
+    assert streams.take("1", 4, 4, terminal=False) == 2
+    assert streams.take("1", 8, 3, terminal=True) == 3
+    assert streams.take("1", 11, 1, terminal=False) == 0
+    assert not streams.streams("run")
+
+
+def test_an_outbox_is_bounded_in_frames_and_bytes() -> None:
     frames = Outbox(OutboxLimits(max_frames=2, max_bytes=100))
-    assert [frames.put(b"x") for _ in range(3)] == [True, True, False]
+    assert [frames.put([b"x"]) for _ in range(3)] == [True, True, False]
     data = Outbox(OutboxLimits(max_frames=100, max_bytes=10))
-    assert [data.put(b"x" * 5), data.put(b"x" * 5), data.put(b"x")] == [True, True, False]
-    assert await data.take(1) == [b"xxxxx"]
-    assert data.put(b"x" * 5)
-    assert not data.put(b"x")
+    assert [data.put([b"x" * 5]), data.put([b"x" * 5]), data.put([b"x"])] == [True, True, False]
+    assert data.take(1) == [b"xxxxx"]
+    assert data.put([b"x" * 5])
+    assert not data.put([b"x"])
 
 
-async def test_an_outbox_gives_as_much_at_once_as_fits() -> None:
+def test_an_outbox_gives_as_much_at_once_as_fits() -> None:
     outbox = Outbox(OutboxLimits())
-    for data in (b"11111", b"22222", b"3"):
-        outbox.put(data)
-    assert await outbox.take(10) == [b"11111", b"22222"]
-    assert await outbox.take(10) == [b"3"]
+    outbox.put([b"11111", b"22222"])
+    outbox.put([b"3"])
+    assert outbox.take(10) == [b"11111", b"22222"]
+    assert outbox.take(10) == [b"3"]
+    assert outbox.take(10) == []
 
 
-async def test_a_frame_larger_than_the_outbox_passes_alone() -> None:
+def test_what_is_larger_than_the_outbox_passes_alone() -> None:
     outbox = Outbox(OutboxLimits(max_frames=2, max_bytes=10))
-    assert outbox.put(b"x" * 11)
-    assert not outbox.put(b"x")
-    assert await outbox.take(1) == [b"x" * 11]
+    assert outbox.put([b"x" * 11])
+    assert not outbox.put([b"x"])
+    assert outbox.take(1) == [b"x" * 11]
+    assert outbox.put([b"1", b"2", b"3"])
+    assert not outbox.put([b"4"])
+    assert outbox.take(1) == [b"1"]
 
 
-async def test_an_ended_outbox_gives_what_it_has_or_drops_it() -> None:
-    kept, dropped = Outbox(OutboxLimits()), Outbox(OutboxLimits())
-    for outbox in (kept, dropped):
-        outbox.put(b"x")
-    kept.end()
-    dropped.end(drop=True)
-    assert kept.put(b"late")
-    assert [await kept.take(9), await kept.take(9)] == [[b"x"], []]
-    assert await dropped.take(9) == []
+def test_a_cleared_outbox_is_empty_and_takes_more() -> None:
+    outbox = Outbox(OutboxLimits(max_frames=1, max_bytes=10))
+    outbox.put([b"x"])
+    outbox.clear()
+    assert not outbox
+    assert outbox.put([b"y"])
+    assert outbox.take(10) == [b"y"]
 
 
 def test_sockets_without_a_sign_in_are_bounded() -> None:

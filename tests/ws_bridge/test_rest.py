@@ -72,7 +72,7 @@ async def test_a_thread_without_a_body(client: httpx.AsyncClient) -> None:
 
 async def test_the_query_reaches_the_service(client: httpx.AsyncClient, service: ScriptedService) -> None:
     await client.get("/api/v1/threads", params={"query": "x", "page_size": 7, "page_token": "t"})
-    await client.get("/api/v1/runs", params={"thread_id": MISSING, "status": ["queued", "failed"]})
+    await client.get("/api/v1/runs", params={"thread_id": MISSING, "statuses": ["queued", "failed"]})
 
     assert [request for _, request in service.calls] == [
         pb.ListThreadsRequest(query="x", page_size=7, page_token="t"),
@@ -323,8 +323,8 @@ async def test_limits_of_rest_itself_read_like_the_contracts(client: httpx.Async
     ]:
         (violation,) = error_of(await request, 400)["violations"]
         assert (violation["field"], violation["description"]) == expected
-    error = error_of(await client.get("/api/v1/runs", params={"status": ["queued", "lost"]}), 400)
-    assert error["violations"][0]["field"] == "status[1]"
+    error = error_of(await client.get("/api/v1/runs", params={"statuses": ["queued", "lost"]}), 400)
+    assert error["violations"][0]["field"] == "statuses[1]"
     assert error["violations"][0]["description"].startswith("must be 'queued', ")
 
 

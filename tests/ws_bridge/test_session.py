@@ -85,8 +85,12 @@ def item(name: str, step: Json) -> it.Item:
     value = step[name]
     match name:
         case "event":
-            data = json.dumps({"run_id": value["run_id"], "seq": value["seq"]}).encode()
-            return it.RunEvent(value["watch_id"], value["run_id"], value["seq"], value.get("terminal", False), data)
+            last_seq = value.get("last_seq", value["seq"])
+            texts = [
+                json.dumps({"run_id": value["run_id"], "seq": seq}).encode()
+                for seq in range(value["seq"], last_seq + 1)
+            ]
+            return it.RunEvents(value["watch_id"], value["seq"], texts, value.get("terminal", False))
         case "watch_ended":
             failure = fr.Failure(**value["failure"]) if "failure" in value else None
             return it.WatchEnded(value["watch_id"], failure)
@@ -107,8 +111,8 @@ def shown(effect: fx.Effect) -> Json:
     match effect:
         case fx.Send():
             return {name: json.loads(frame_json(effect.frame))}
-        case fx.SendEvent():
-            return {name: json.loads(effect.data)}
+        case fx.SendEvents():
+            return {name: [json.loads(text) for text in effect.texts]}
         case fx.StartRun() | fx.CancelRun():
             return {name: MessageToDict(effect.request, preserving_proto_field_name=True), "token": effect.token}
         case _:

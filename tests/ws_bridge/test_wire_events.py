@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from generated.apex.agent.v1 import agent_pb2 as pb
 from tests.support.random_events import agent_events
 from ws_bridge.wire import events as wire
-from ws_bridge.wire.values import MAX_EXACT_INTEGER, message_object, struct_object, struct_of, time_text
+from ws_bridge.wire.values import MAX_EXACT_INTEGER, message_object, struct_object, struct_of, time_text, to_json
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN = "01900000-0000-7000-8000-000000000001"
@@ -162,10 +162,10 @@ def test_every_kind_of_event_has_a_golden_file() -> None:
 def test_the_fast_mapping_equals_the_one_by_descriptor(event: pb.AgentEvent) -> None:
     case = event.WhichOneof("event")
     assert case is not None
-    frame = wire.event_object(event)
+    frame = json.loads(wire.event_json(event))
 
     assert frame["type"] == case
-    assert frame["payload"] == message_object(getattr(event, case))
+    assert frame["payload"] == json.loads(to_json(message_object(getattr(event, case))))
     assert frame["timestamp"] == time_text(event.emit_time)
 
 
@@ -201,23 +201,36 @@ def test_a_text_is_made_once_for_all_watchers_and_the_memory_is_bounded() -> Non
     texts = wire.EventTexts()
     first = enveloped(EVENTS["partial_result"])
     same = pb.AgentEvent.FromString(first.SerializeToString())
-    made = texts.json(first)
-    assert texts.json(same) is made
+    (made,) = texts.json([first])
+    assert texts.json([same])[0] is made
 
     for seq in range(8, 8 + wire.MAX_KEPT_TEXTS):
         first.seq = seq
-        texts.json(first)
-    assert texts.json(same) is not made
-    assert texts.json(same) == made
+        texts.json([first])
+    assert texts.json([same])[0] is not made
+    assert texts.json([same]) == [made]
+
+
+def test_batches_with_the_same_beginning_share_it() -> None:
+    texts = wire.EventTexts()
+    events = [enveloped(EVENTS["partial_result"]) for _ in range(4)]
+    for number, event in enumerate(events):
+        event.seq += number
+    two = texts.json(events[:2])
+    four = texts.json(events)
+    assert [made is again for made, again in zip(two, four, strict=False)] == [True, True]
+    assert texts.json(events[:3]) == four[:3] == [wire.event_json(event) for event in events[:3]]
+    assert texts.json(events[:3])[2] is four[2]
 
 
 def test_large_texts_are_kept_up_to_a_sum() -> None:
     texts = wire.EventTexts()
     event = enveloped(EVENTS["final_response"])
     event.final_response.content = "x" * 400_000
-    made = texts.json(event)
+    (made,) = texts.json([event])
+    assert texts.json([event])[0] is made
     for seq in range(100, 112):
         event.seq = seq
-        texts.json(event)
+        texts.json([event])
     event.seq = 7
-    assert texts.json(event) is not made
+    assert texts.json([event])[0] is not made

@@ -41,6 +41,14 @@ export function base64url(text) {
 }
 
 export class Connection {
+  /** What the line itself does at a frame, by the frame's type; everything else is the reducer's alone. */
+  static CONTROLS = Object.freeze({
+    connection_established: (line, payload) => line.#established(payload),
+    ping: (line, payload) => line.send({ type: "pong", payload }),
+    auth_expiring: (line) => line.#renew(),
+    server_draining: (line, payload) => line.#draining(payload.reconnect_after_ms ?? 0),
+  });
+
   #deps;
   #socket = null;
   #generation = 0; // callbacks of an earlier socket or an earlier attempt are ignored
@@ -153,10 +161,7 @@ export class Connection {
 
   #control(type, payload) {
     this.#retryAfterMs = type === "error" ? (payload.retry_after_ms ?? 0) : 0; // counts right before a close only
-    if (type === "connection_established") this.#established(payload);
-    else if (type === "ping") this.send({ type: "pong", payload });
-    else if (type === "auth_expiring") this.#renew();
-    else if (type === "server_draining") this.#draining(payload.reconnect_after_ms ?? 0);
+    if (Object.hasOwn(Connection.CONTROLS, type)) Connection.CONTROLS[type](this, payload);
   }
 
   #established(payload) {

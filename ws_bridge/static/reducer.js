@@ -52,7 +52,8 @@ export function reduce(state, action) {
 
 function frameReceived(state, frame, nowMs) {
   if (Number.isInteger(frame.seq) && frame.run_id) return eventReceived(state, frame);
-  return Object.hasOwn(FRAMES, frame.type) ? FRAMES[frame.type](state, frame.payload ?? {}, nowMs, frame) : state;
+  if (!Object.hasOwn(FRAME_HANDLERS, frame.type)) return state;
+  return FRAME_HANDLERS[frame.type](state, frame.payload ?? {}, nowMs, frame);
 }
 
 /** One event of a run: applied if it is the next one, ignored if already seen, a reason to resume if one is missing. */
@@ -67,7 +68,8 @@ function eventReceived(state, frame) {
   return { ...withRun(state, foldEvent(run, frame)), stale: isUnknown ? frame.thread_id : state.stale };
 }
 
-const FRAMES = {
+/** What a frame that is no event does to the page, by the frame's type. */
+export const FRAME_HANDLERS = {
   connection_established(state, payload, nowMs) {
     const runs = { ...state.runs };
     for (const [id, run] of Object.entries(runs)) if (isOpen(run)) runs[id] = { ...run, resume: "wanted" };

@@ -45,7 +45,7 @@ export function newRun(runId, threadId, status = "queued") {
 
 /** Applies the event after the cursor. A finished run stays as it is: its terminal event is the last, for ever. */
 export function foldEvent(run, frame) {
-  const handler = Object.hasOwn(HANDLERS, frame.type) ? HANDLERS[frame.type] : otherEvent;
+  const handler = Object.hasOwn(EVENT_HANDLERS, frame.type) ? EVENT_HANDLERS[frame.type] : otherEvent;
   const next = handler(run, frame.payload ?? {}, frame);
   return {
     ...next,
@@ -56,7 +56,8 @@ export function foldEvent(run, frame) {
   };
 }
 
-const HANDLERS = {
+/** What an event does to its run, by the event's type: every type of the contract. */
+export const EVENT_HANDLERS = {
   agent_started: (run, payload, frame) => ({
     ...run,
     message: payload.message ?? "",

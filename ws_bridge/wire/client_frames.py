@@ -33,7 +33,9 @@ MAX_JSON_DEPTH = 24
 MAX_TYPE_LENGTH = 64
 """Characters of an unknown type that are repeated in the error."""
 NOT_YET = frozenset({"watch_thread", "unwatch_thread", "resolve_approval", "chunk"})
+"""Types of the contract that are refused so far."""
 MESSAGE_TYPES = frozenset({"user_message", "chat", "agent_message", "start_agent"})
+"""Types that carry a message to be run."""
 
 Uint32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -149,7 +151,7 @@ def _typed_frame(envelope: _Envelope, new_id: str) -> ClientFrame:
     try:
         if kind in MESSAGE_TYPES:
             return UserMessage(kind, _message(_MESSAGE.decode(envelope.payload), new_id))
-        decode = _FRAMES.get(kind)
+        decode = READERS.get(kind)
         if decode is not None:
             return decode(envelope.payload)
     except _InvalidError as error:
@@ -185,7 +187,7 @@ def _stop(payload: msgspec.Raw) -> StopAgent:
     elif stop.message_id:
         request = pb.CancelRunRequest(client_message_id=stop.message_id)
     else:
-        raise _invalid("run_id", "or message_id is required")
+        raise _invalid("target", "must be run_id or message_id")
     _check(broken_rules(request, renamed={"client_message_id": "message_id"}))
     return StopAgent(request)
 
@@ -204,13 +206,14 @@ def _ping(payload: msgspec.Raw) -> Ping:
     return Ping(_PING.decode(payload).nonce)
 
 
-_FRAMES: dict[str, Callable[[msgspec.Raw], ClientFrame]] = {
+READERS: dict[str, Callable[[msgspec.Raw], ClientFrame]] = {
     "stop_agent": _stop,
     "resume": _resume,
     "authenticate": _authenticate,
     "ping": _ping,
     "pong": lambda _: Pong(),
 }
+"""What reads the payload of each type beside `MESSAGE_TYPES`."""
 
 
 def _struct(field: str, value: dict[str, object] | None) -> Struct | None:

@@ -30,14 +30,18 @@ _OWN_TEXTS: Mapping[grpc.StatusCode, tuple[Reason, str]] = {
 
 def failure_of(error: grpc.aio.AioRpcError) -> Failure:
     """Return why a call failed."""
+    return said_by_service(error) or Failure(*_OWN_TEXTS.get(error.code(), (Reason.INTERNAL, DEFECT)))
+
+
+def said_by_service(error: grpc.aio.AioRpcError) -> Failure | None:
+    """Return what the service itself says about a failed call; None where the error is gRPC's own."""
     details = _details(error)
     info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
     for detail in details.details if details is not None else ():
         for message in (info, bad, retry):
             detail.Unpack(message)  # does nothing for another type
     if not info.reason or details is None:
-        reason, text = _OWN_TEXTS.get(error.code(), (Reason.INTERNAL, DEFECT))
-        return Failure(reason, text)
+        return None
     return Failure(
         info.reason,
         details.message,

@@ -4,9 +4,9 @@ The text depends on nothing but the event, so one text serves all its watchers. 
 mapped by its descriptor; one that is newer than the generated code becomes `unknown_event` without a payload.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 from google.protobuf.message import Message
 
 from generated.apex.agent.v1 import agent_pb2 as pb
@@ -24,9 +24,9 @@ from ws_bridge.wire.values import (
 UNKNOWN_EVENT = "unknown_event"
 TERMINAL_EVENTS = frozenset({"agent_completed", "agent_error"})
 MAX_KEPT_TEXTS = 1024
-"""Texts that are kept for further watchers of the same events."""
+"""Texts that are kept for further watchers of the same events, not counting those of the newest batch."""
 MAX_KEPT_BYTES = 4 * 1024 * 1024
-"""Bytes of all kept texts together."""
+"""Bytes of all kept texts together, not counting those of the newest batch."""
 
 _STAGES = enum_labels(pb.ProgressStage.DESCRIPTOR)
 _EFFECTS = enum_labels(pb.ToolEffect.DESCRIPTOR)
@@ -36,56 +36,76 @@ _SOURCES = enum_labels(pb.AnswerSource.DESCRIPTOR)
 _COMPLETIONS = enum_labels(pb.CompletionStatus.DESCRIPTOR)
 
 
+class _PartialResult(msgspec.Struct, gc=False):
+    """The payload of nearly every event: a struct is made and encoded faster than a dict."""
+
+    message_id: str
+    text: str
+
+
+class _Frame(msgspec.Struct, gc=False):
+    type: str
+    run_id: str
+    thread_id: str
+    seq: int
+    attempt: int
+    agent_name: str
+    timestamp: str | None
+    payload: _PartialResult | JsonObject
+
+
 def is_terminal(event: pb.AgentEvent) -> bool:
     """Tell whether the event is its run's last."""
     return event.WhichOneof("event") in TERMINAL_EVENTS
 
 
-def event_object(event: pb.AgentEvent) -> JsonObject:
-    """Return an event's frame as a JSON object."""
-    case = event.WhichOneof("event")
-    return {
-        "type": case or UNKNOWN_EVENT,
-        "run_id": event.run_id,
-        "thread_id": event.thread_id,
-        "seq": event.seq,
-        "attempt": event.attempt,
-        "agent_name": event.agent_name,
-        "timestamp": time_text(event.emit_time) if event.HasField("emit_time") else None,
-        "payload": _payload(event, case),
-    }
-
-
 def event_json(event: pb.AgentEvent) -> bytes:
     """Return an event's frame as JSON text in UTF-8."""
-    return to_json(event_object(event))
+    case = event.WhichOneof("event")
+    frame = _Frame(
+        case or UNKNOWN_EVENT,
+        event.run_id,
+        event.thread_id,
+        event.seq,
+        event.attempt,
+        event.agent_name,
+        time_text(event.emit_time) if event.HasField("emit_time") else None,
+        _payload(event, case),
+    )
+    return to_json(frame)
 
 
 class EventTexts:
-    """Makes each event's text once, however many sockets watch it at the time; bounded, oldest out first."""
+    """Makes the texts of a batch of events once, however many sockets get the same batch at the time.
+
+    Bounded: there are two halves, and when the newer one is full, it takes the place of the older one.
+    """
 
     def __init__(self) -> None:
-        self._texts: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._bytes = 0
+        self._newer: dict[tuple[str, int], list[bytes]] = {}
+        self._older: dict[tuple[str, int], list[bytes]] = {}
+        self._newer_texts = 0
+        self._newer_bytes = 0
 
-    def json(self, event: pb.AgentEvent) -> bytes:
-        """Return an event's frame as JSON text in UTF-8."""
-        key = (event.run_id, event.seq)
-        known = self._texts.get(key)
-        if known is not None:
-            return known
-        data = event_json(event)
-        self._texts[key] = data
-        self._bytes += len(data)
-        while len(self._texts) > MAX_KEPT_TEXTS or self._bytes > MAX_KEPT_BYTES:
-            self._bytes -= len(self._texts.popitem(last=False)[1])
-        return data
+    def json(self, events: Sequence[pb.AgentEvent]) -> list[bytes]:
+        """Return the frames of events of one run that follow each other, each as JSON text in UTF-8."""
+        key = (events[0].run_id, events[0].seq)
+        known = self._newer.get(key) or self._older.get(key) or []
+        if len(known) >= len(events):
+            return known[: len(events)]
+        self._newer[key] = made = [*known, *map(event_json, events[len(known) :])]
+        self._newer_texts += len(made)
+        self._newer_bytes += sum(map(len, made))
+        if self._newer_texts >= MAX_KEPT_TEXTS // 2 or self._newer_bytes >= MAX_KEPT_BYTES // 2:
+            self._older, self._newer = self._newer, {}
+            self._newer_texts = self._newer_bytes = 0
+        return made
 
 
-def _payload(event: pb.AgentEvent, case: str | None) -> JsonObject:
+def _payload(event: pb.AgentEvent, case: str | None) -> _PartialResult | JsonObject:
     if case is None:
         return {}
-    mapping = _PAYLOADS.get(case)
+    mapping = PAYLOADS.get(case)
     if mapping is not None:
         return mapping(event)
     newer = getattr(event, case)
@@ -151,9 +171,9 @@ def _tool_completed(event: pb.AgentEvent) -> JsonObject:
     }
 
 
-def _partial_result(event: pb.AgentEvent) -> JsonObject:
+def _partial_result(event: pb.AgentEvent) -> _PartialResult:
     body = event.partial_result
-    return {"message_id": body.message_id, "text": body.text}
+    return _PartialResult(body.message_id, body.text)
 
 
 def _artifact_created(event: pb.AgentEvent) -> JsonObject:
@@ -236,7 +256,7 @@ def _usage(usage: pb.Usage) -> JsonObject:
     }
 
 
-_PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], JsonObject]] = {
+PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], _PartialResult | JsonObject]] = {
     "agent_started": _agent_started,
     "agent_progress": _agent_progress,
     "agent_thinking": _agent_thinking,
@@ -251,3 +271,4 @@ _PAYLOADS: Mapping[str, Callable[[pb.AgentEvent], JsonObject]] = {
     "agent_completed": _agent_completed,
     "agent_error": _agent_error,
 }
+"""The hand-written mapping of each case of the contract."""

@@ -1,5 +1,7 @@
 """Items of the Attach call → values of the session, and what the session wants → requests of that call."""
 
+from collections.abc import Iterable, Iterator, Sequence
+
 from generated.apex.agent.v1 import agent_pb2 as pb
 from ws_bridge import items as it
 from ws_bridge.frames import ActiveRun, Failure, ThreadFrame
@@ -10,13 +12,41 @@ _RUN_STATUSES = enum_labels(pb.RunStatus.DESCRIPTOR)
 _CHANGES = enum_labels(pb.ThreadChange.DESCRIPTOR)
 
 
-def item_of(item: pb.AttachResponse.Item, texts: EventTexts) -> it.Item | None:
-    """Return an item as a value; None for a kind that is newer than this bridge."""
-    value: it.Item | None = None
-    match item.WhichOneof("item"):
-        case "event":
+def items_of(items: Iterable[pb.AttachResponse.Item], texts: EventTexts) -> Iterator[it.Item]:
+    """Yield the items of one session as values, in order: events of a watch that follow each other as one."""
+    events: list[pb.AgentEvent] = []
+    watch_id, next_seq = "", 0
+    for item in items:
+        case = item.WhichOneof("item")
+        if case == "event":
             event = item.event
-            value = it.RunEvent(item.watch_id, event.run_id, event.seq, is_terminal(event), texts.json(event))
+            seq = event.seq
+            if events and (seq != next_seq or item.watch_id != watch_id):
+                yield _run_events(watch_id, events, texts)
+                events = []
+            if not events:
+                watch_id = item.watch_id
+            events.append(event)
+            next_seq = seq + 1
+            continue
+        if events:
+            yield _run_events(watch_id, events, texts)
+            events = []
+        value = _other(item, case)
+        if value is not None:
+            yield value
+    if events:
+        yield _run_events(watch_id, events, texts)
+
+
+def _run_events(watch_id: str, events: Sequence[pb.AgentEvent], texts: EventTexts) -> it.RunEvents:
+    return it.RunEvents(watch_id, events[0].seq, texts.json(events), is_terminal(events[-1]))
+
+
+def _other(item: pb.AttachResponse.Item, case: str | None) -> it.Item | None:
+    """Return an item that is no event; None for a kind that is newer than this bridge."""
+    value: it.Item | None = None
+    match case:
         case "session_ready":
             value = _ready(item.session_ready)
         case "session_expiring":

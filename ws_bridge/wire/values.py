@@ -6,6 +6,7 @@ numbers, times RFC 3339 with 6 digits and `Z`; scalars and lists are always ther
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -49,8 +50,13 @@ def to_json(value: object) -> bytes:
 
 def time_text(time: Timestamp) -> str:
     """Return a time as RFC 3339 with microseconds."""
-    seconds = _EPOCH + timedelta(seconds=time.seconds)
-    return f"{seconds.isoformat()}.{time.nanos // 1000:06d}Z"
+    return f"{_seconds_text(time.seconds)}.{time.nanos // 1000:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _seconds_text(seconds: int) -> str:
+    """Return a time without its fraction. Remembered: the events of one moment share it."""
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()
 
 
 def datetime_text(time: datetime) -> str:

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import hmac
 import json
@@ -22,6 +23,7 @@ from agent_service.api.jwks import FRESH_MS, MIN_INTERVAL_MS, STALE_MS, JwksKeys
 from agent_service.engine.clock import SystemIds
 from agent_service.engine.errors import ApexError, ErrorReason
 from tests.support.face import SECRET, make_token
+from tests.support.gates import Gate
 
 
 class HandClock:
@@ -165,7 +167,7 @@ class Issuer:
         self.fetches = 0
         self.broken = False
 
-    def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str) -> bytes:
         self.fetches += 1
         if self.broken:
             raise OSError("out of reach")
@@ -221,6 +223,24 @@ async def test_an_unknown_key_is_looked_for_but_not_too_often(
     assert issuer.fetches == 2
 
 
+async def test_one_fetch_serves_all_and_outlives_the_one_who_asked_first(issuer: Issuer, clock: HandClock) -> None:
+    gate = Gate(is_open=False)
+
+    async def fetch(url: str) -> bytes:
+        await gate.passage()
+        return await issuer.fetch(url)
+
+    keys = JwksKeys("https://issuer.test/keys", algorithms=["RS256"], clock=clock, fetch=fetch)
+    first, second = (asyncio.create_task(keys.find("old")) for _ in range(2))
+    await gate.reached()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    gate.open()
+    assert await second is not None
+    assert issuer.fetches == 1
+
+
 async def test_an_issuer_out_of_reach_is_borne_for_a_while(
     remote: TokenVerifier, issuer: Issuer, clock: HandClock
 ) -> None:
@@ -249,7 +269,7 @@ async def test_a_key_is_used_with_its_own_algorithm_only(remote: TokenVerifier, 
 
 @pytest.mark.parametrize("document", [b"not json", b"[]", b"{}", b'{"keys": [{"kty": "unknown"}]}'])
 async def test_a_document_that_is_no_key_set_is_as_good_as_none(clock: HandClock, document: bytes) -> None:
-    def fetch(url: str) -> bytes:
+    async def fetch(url: str) -> bytes:
         assert url == "https://issuer.test/keys"
         return document
 

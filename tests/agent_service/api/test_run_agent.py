@@ -1,6 +1,9 @@
+from typing import TypeVar
+
 import grpc
 import pytest
 
+from agent_service.api.call import MAX_STREAMS_PER_USER
 from agent_service.api.options import ApiOptions
 from agent_service.engine.events import AgentThinking, PartialResult
 from generated.apex.agent.v1 import agent_pb2 as pb
@@ -9,6 +12,7 @@ from tests.support.errors import failed_with
 from tests.support.face import Face, open_face, signed_in
 from tests.support.waiting import eventually
 
+RequestT = TypeVar("RequestT")
 KEY = "0197f000-0000-7000-8000-000000000001"
 
 
@@ -26,7 +30,9 @@ async def read_all(call: "grpc.aio.UnaryStreamCall[pb.RunAgentRequest, pb.AgentE
         seqs.append(event.seq)
 
 
-async def next_event(call: "grpc.aio.UnaryStreamCall[pb.RunAgentRequest, pb.AgentEvent]") -> pb.AgentEvent:
+async def next_event(
+    call: "grpc.aio.UnaryStreamCall[RequestT, pb.AgentEvent]",
+) -> pb.AgentEvent:
     event = await call.read()
     assert isinstance(event, pb.AgentEvent)
     return event
@@ -275,3 +281,29 @@ async def test_what_is_not_there_yet_says_so(face: Face) -> None:
         await face.agents.WatchThread(pb.WatchThreadRequest(thread_id=KEY), metadata=signed_in()).read()
     async with failed_with("UNKNOWN_TYPE", grpc.StatusCode.UNIMPLEMENTED):
         await face.sessions.RevokeTokens(pb.RevokeTokensRequest(jti="x"), metadata=signed_in())
+
+
+async def test_a_user_has_so_many_streams_and_no_more(face: Face) -> None:
+    run = await start(face)
+    watching = pb.WatchRunRequest(run_id=run.run_id)
+    streams = [face.agents.WatchRun(watching, metadata=signed_in()) for _ in range(MAX_STREAMS_PER_USER)]
+    for stream in streams:
+        await next_event(stream)
+    async with failed_with("RATE_LIMITED", grpc.StatusCode.RESOURCE_EXHAUSTED):
+        await face.agents.WatchRun(watching, metadata=signed_in()).read()
+    async with failed_with("RATE_LIMITED", grpc.StatusCode.RESOURCE_EXHAUSTED):
+        await face.agents.RunAgent(pb.RunAgentRequest(content="hello"), metadata=signed_in()).read()
+    assert len((await face.agents.ListRuns(pb.ListRunsRequest(), metadata=signed_in())).runs) == 1  # nothing was saved
+    other = face.agents.RunAgent(pb.RunAgentRequest(content="hello"), metadata=signed_in("bob"))
+    await next_event(other)
+    streams[0].cancel()
+
+    async def has_room() -> bool:
+        again = face.agents.WatchRun(watching, metadata=signed_in())
+        try:
+            return isinstance(await again.read(), pb.AgentEvent)
+        except grpc.aio.AioRpcError:
+            return False
+
+    while not await has_room():
+        pass

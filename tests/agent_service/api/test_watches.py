@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from agent_service.api.auth import token_expired
 from agent_service.api.metrics import ApiMetrics
 from agent_service.api.outbox import Outbox
-from agent_service.api.watches import Watches, WatchServices
+from agent_service.api.watches import MAX_UNSENT_BYTES, Watches, WatchServices
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.clock import SystemIds
 from agent_service.engine.events import PartialResult
@@ -17,6 +17,7 @@ from storage.memory import MemoryEventLog
 from storage.memory_state import MemoryState
 from storage.records import RunRecord, StoredEvent
 from tests.support.face import Face, signed_in, user_of
+from tests.support.gates import settle
 from tests.support.waiting import eventually
 
 KEY = "0197f000-0000-7000-8000-00000000000a"
@@ -46,6 +47,19 @@ def watches_into(face: Face, outbox: Outbox) -> Watches:
 
 async def items_of(outbox: Outbox) -> list[pb.AttachResponse.Item]:
     return list(pb.AttachResponse.FromString(await outbox.take()).items)
+
+
+async def test_a_watch_puts_little_into_an_outbox_that_nobody_empties(face: Face) -> None:
+    run, outbox, size = await started_run(face), Outbox(), 10_000
+    watches_into(face, outbox).start(user_of("ann"), pb.WatchRunItem(watch_id="w", run_id=run.run_id))
+    await items_of(outbox)
+    await settle()
+    before = outbox.put_bytes
+    for _ in range(30):
+        await face.stage.emit(run, PartialResult(KEY, "y" * size))
+        await settle()
+    # One event passes the bound, and one more waits for its turn outside the broadcast's queue.
+    assert MAX_UNSENT_BYTES < outbox.put_bytes - before < MAX_UNSENT_BYTES + 2.5 * size
 
 
 async def test_a_watch_whose_gateway_does_not_read_is_slow_and_no_other_is(face: Face) -> None:

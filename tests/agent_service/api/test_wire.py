@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent_service.api.wire import ProtoCodec
 from agent_service.api.wire_commands import MAX_CONTEXT_BYTES, command_to_domain
-from agent_service.api.wire_events import BODY_READERS, event_to_wire
+from agent_service.api.wire_events import BODY_READERS
 from agent_service.api.wire_values import MAX_EXACT_INTEGER, EnumMap, from_struct, to_struct
 from agent_service.engine.commands import Reference, RunCommand, RunSettings
 from agent_service.engine.errors import ApexError, ErrorReason
@@ -47,6 +47,7 @@ NOW = datetime(2026, 11, 21, 3, 4, 5, 678901, UTC)
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 count = st.integers(0, 2**32 - 1)
+from_one = st.integers(1, 2**32 - 1)
 long = st.integers(0, MAX_EXACT_INTEGER)
 share = st.floats(0, 1)
 texts = st.lists(text, max_size=3).map(tuple)
@@ -93,7 +94,7 @@ bodies: Mapping[str, st.SearchStrategy[Body]] = {
     "agent_completed": st.builds(AgentCompleted, text, st.sampled_from(CompletionStatus), text, long, usages),
     "agent_error": st.builds(AgentError, st.sampled_from(ErrorReason), text, text, st.booleans(), texts, long, usages),
 }
-events = st.builds(Event, text, text, count, count, times, text, st.one_of(*bodies.values()))
+events = st.builds(Event, text, text, from_one, from_one, times, text, st.one_of(*bodies.values()))
 commands = st.builds(
     RunCommand,
     text,
@@ -136,10 +137,21 @@ def test_an_event_comes_back_equal(event: Event) -> None:
 def test_a_body_travels_as_its_case(case: str) -> None:
     @given(bodies[case])
     def holds(body: Body) -> None:
-        wire = event_to_wire(Event("r", "t", 1, 1, NOW, "data", body))
+        wire = pb.AgentEvent.FromString(CODEC.encode(Event("r", "t", 1, 1, NOW, "data", body)))
         assert wire.WhichOneof("event") == case
 
     holds()
+
+
+@given(events)
+def test_the_bytes_are_those_that_protobuf_itself_writes(event: Event) -> None:
+    data = CODEC.encode(event)
+    assert pb.AgentEvent.FromString(data).SerializeToString(deterministic=True) == data
+
+
+def test_a_time_before_1970_is_written_as_protobuf_does() -> None:
+    event = Event("r", "t", 1, 1, datetime(1969, 12, 31, 23, 59, 58, 250_000, UTC), "data", AgentThinking("x"))
+    assert CODEC.decode(CODEC.encode(event)) == event
 
 
 @given(events)
@@ -168,7 +180,7 @@ def test_money_has_six_decimals() -> None:
     event = Event(
         "r", "t", 1, 1, NOW, "data", AgentCompleted("a", CompletionStatus.SUCCESS, usage=Usage(cost_usd=1 / 3))
     )
-    assert event_to_wire(event).agent_completed.usage.cost_usd == 0.333333
+    assert pb.AgentEvent.FromString(CODEC.encode(event)).agent_completed.usage.cost_usd == 0.333333
 
 
 def test_a_time_of_another_zone_is_the_same_instant() -> None:

@@ -1,7 +1,7 @@
 """Delivery: replay, then live, each event once, and nobody slowed down by anybody."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -449,3 +449,102 @@ async def test_too_many_waiting_changes_end_the_subscription(stage: Stage, count
 
 async def _thread_ids(changes: AsyncIterator[ThreadChange], count: int) -> list[str]:
     return [(await anext(changes)).thread.thread_id for _ in range(count)]
+
+
+class Taker:
+    """A sink that takes what it may, and keeps it together with what the iterator yields."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.seqs: list[int] = []
+        self.straight: list[int] = []
+        self.may_take = True
+        self._watch = watch
+        watch.pass_on_to(self.take)
+
+    def take(self, events: Sequence[StoredEvent]) -> bool:
+        if self.may_take:
+            self.straight += [event.seq for event in events]
+            self.seqs += [event.seq for event in events]
+        return self.may_take
+
+    async def read(self) -> None:
+        """Follow the watch to its end."""
+        async with self._watch:
+            async for batch in self._watch:
+                self.seqs += [event.seq for event in batch]
+
+
+async def test_live_events_go_straight_to_a_sink(stage: Stage) -> None:
+    taker = Taker(await stage.watch(stage.last_seq))
+    reading = asyncio.create_task(taker.read())
+    await stage.tell()
+    assert taker.straight == [2]
+    await stage.tell(3, end=True)
+    await reading
+    assert taker.straight == [2, 3, 4, 5] == taker.seqs
+
+
+async def test_what_was_missed_comes_before_what_a_sink_gets(stage: Stage) -> None:
+    await stage.commit(2)
+    taker = Taker(await stage.watch(0))
+    await stage.tell()
+    assert not taker.straight
+    reading = asyncio.create_task(taker.read())
+    await settle()
+    await stage.tell(end=True)
+    await reading
+    assert taker.seqs == [1, 2, 3, 4, 5]
+    assert taker.straight == [5]
+
+
+async def test_what_a_sink_does_not_take_is_yielded_in_its_place(stage: Stage) -> None:
+    taker = Taker(await stage.watch(stage.last_seq))
+    taker.may_take = False
+    await stage.tell()
+    taker.may_take = True
+    await stage.tell()  # the one before still waits: nothing may overtake it
+    assert not taker.straight
+    reading = asyncio.create_task(taker.read())
+    await settle()
+    await stage.tell(end=True)
+    await reading
+    assert taker.seqs == [2, 3, 4]
+    assert taker.straight == [4]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 3), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=12))
+def test_a_sink_and_the_iterator_together_give_every_event_once_in_order(
+    steps: list[tuple[int, bool, bool, bool]],
+) -> None:
+    async def check() -> None:
+        async with opened_stage() as stage:
+            taker = Taker(await stage.watch(0))
+            reading = asyncio.create_task(taker.read())
+            for count, is_told, may_take, others_go_on in steps:
+                taker.may_take = may_take
+                if is_told:
+                    await stage.tell(count)
+                else:
+                    await stage.commit(count)
+                if others_go_on:
+                    await settle()
+            taker.may_take = True
+            await stage.tell(end=True)
+            await reading
+            assert taker.seqs == list(range(1, stage.last_seq + 1))
+
+    asyncio.run(check())
+
+
+async def test_a_sink_that_takes_nothing_makes_a_slow_watch_like_any_other(stage: Stage) -> None:
+    watch, waiting = await live(stage)
+    watch.pass_on_to(lambda _: False)
+    await stage.tell()
+    await waiting
+    for _ in range(3):
+        await stage.tell(size=MAX_WATCH_BYTES // 2)
+    with pytest.raises(ApexError) as slow:
+        await anext(watch)
+    assert slow.value.reason is ErrorReason.SLOW_CONSUMER
+    assert slow.value.last_seq == 2

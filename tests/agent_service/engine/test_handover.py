@@ -177,10 +177,11 @@ async def test_a_run_that_is_opening_when_the_worker_drains_is_handed_over_at_it
         await work.emitter.emit("data", AgentProgress(ProgressStage.STEP, "On."))
         raise AssertionError("the run was not handed over")
 
+    async with Workshop(memory, slots=0) as before:
+        run = await before.accept("hello")
     async with Workshop(memory) as shop:
         shop.supervisor.scripts["hello"] = script
         shop.storage.log.reads.close()
-        run = await shop.accept("hello")
         await shop.storage.log.reads.reached()
         stopping = asyncio.create_task(shop.stop(grace_ms=10_000))
         await is_stuck(stopping)

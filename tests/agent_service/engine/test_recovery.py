@@ -157,6 +157,34 @@ async def test_a_cancellation_survives_a_crash(storage: Storage) -> None:
     assert (completed.status, completed.message) == (CompletionStatus.CANCELLED, "Enough.")
 
 
+@pytest.mark.parametrize("slots", [1, 0], ids=["its next worker ends it", "nobody works, who cancels ends it"])
+async def test_a_cancellation_after_a_crash_does_not_say_how_an_unsafe_call_ended(storage: Storage, slots: int) -> None:
+    bench = Bench()
+
+    async def script(work: Work) -> FinalResponse:
+        await think(work)
+        await asyncio.gather(call_tool(work, "safe", "b"), call_tool(work, "unsafe", "c"))
+        return await answer(work)
+
+    async with Workshop(storage, tools=bench.tools()) as first:
+        first.supervisor.scripts["hello"] = script
+        run = await first.accept("hello")
+        await bench.gate.reached(2)
+        await first.crash()
+    if slots:
+        await storage.runs.request_cancel("ann", run.run_id, "Enough.")
+    async with Workshop(storage, tools=bench.tools(), slots=slots) as second:
+        if not slots:
+            await second.runs.cancel(ANN, run_id=run.run_id)
+        told = await second.told(run)
+    assert told.of(AgentCompleted)[0].status is CompletionStatus.CANCELLED
+    assert {body.tool_name: body.status for body in told.of(ToolCompleted)} == {
+        "safe": ToolStatus.CANCELLED,
+        "unsafe": ToolStatus.OUTCOME_UNKNOWN,
+    }
+    assert len(bench.ran) == 2
+
+
 async def crash_at_work(storage: Storage, times: int, *, saving: bool = False) -> None:
     """Let so many processes die while they work on the run that says hello."""
     for _ in range(times):

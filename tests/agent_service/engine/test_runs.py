@@ -112,6 +112,17 @@ async def test_what_is_wrong_is_named(memory: MemoryStorage, command: RunCommand
         assert not await shop.runs.open_runs(ANN)
 
 
+async def test_a_budget_needs_a_price(memory: MemoryStorage) -> None:
+    budget, none = (RunCommand("hello", settings=RunSettings(budget_usd=usd)) for usd in (0.0, None))
+    async with Workshop(memory, slots=0, models={"offline": False, "other": True}) as shop:
+        with pytest.raises(ApexError) as caught:
+            await shop.runs.accept(ANN, budget)
+        assert field(caught) == "settings.budget_usd"
+        await shop.runs.accept(ANN, none)
+    async with Workshop(memory, slots=0, models={"offline": True, "other": False}) as shop:
+        await shop.runs.accept(ANN, budget)
+
+
 async def test_what_belongs_to_somebody_else_is_not_found(storage: Storage) -> None:
     async with Workshop(storage) as shop:
         run = await shop.accept("hello", key=KEY)

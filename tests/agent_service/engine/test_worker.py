@@ -206,9 +206,10 @@ async def test_a_cancellation_while_the_answer_is_being_committed_comes_too_late
 
 
 async def test_a_cancellation_while_the_log_is_being_read_is_not_lost(memory: MemoryStorage) -> None:
+    async with Workshop(memory, slots=0) as before:
+        run = await before.accept("hello")
     async with Workshop(memory) as shop:
         shop.storage.log.reads.close()
-        run = await shop.accept("hello")
         await shop.storage.log.reads.reached()
         await shop.runs.cancel(ANN, run_id=run.run_id)
         shop.storage.log.reads.open()

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from agent_service.engine.tool import ToolError
-from agent_service.tools.data import MAX_QUERY_ROWS
+from agent_service.tools.query import MAX_QUERY_ROWS
 from agent_service.tools.sandbox import Sandbox, SandboxError, SandboxLimits
 from tests.support.datasets import TRACE, DataBench, items, part, table
 

@@ -6,17 +6,21 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent_service.tools import sandbox as sandbox_module
 from agent_service.tools.sandbox import Sandbox, SandboxError, SandboxLimits
-from tests.support.datasets import DataBench, table
+from tests.support.datasets import DataBench, context, table
+from tests.support.gates import is_stuck
 from tests.support.timing import fastest
 from tests.support.waiting import eventually
 
 ENDLESS = "WITH RECURSIVE a AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM a) SELECT max(x) FROM a"
+LEFT_MS = 8_000
+CHILD = Path(sandbox_module.__file__).with_name("sandbox_child")
 SMALL = SandboxLimits(max_children=1, memory_mib=128, grace_ms=500)
 
 
@@ -46,8 +50,8 @@ async def gone(pid: int) -> None:
     await eventually(lambda: not alive(pid), what="the child is gone")
 
 
-async def count(sandbox: Sandbox, path: Path) -> object:
-    async with sandbox.session(path, "own.csv") as session:
+async def count(sandbox: Sandbox, path: Path, name: str = "own.csv") -> object:
+    async with sandbox.session(path, name) as session:
         return (await session.run("SELECT count(*) FROM raw")).rows[0][0]
 
 
@@ -186,6 +190,58 @@ async def test_there_are_never_more_children_than_allowed(path: Path) -> None:
     assert sandbox.pids == ()
 
 
+async def test_a_call_waits_for_a_free_child_but_not_for_long(path: Path) -> None:
+    sandbox = Sandbox(SandboxLimits(max_children=1, memory_mib=128, wait_ms=50))
+    try:
+        async with sandbox.session(path, "own.csv") as session:
+            assert sandbox.is_busy
+            with pytest.raises(SandboxError, match=r"none has ended within 0\.05 s: second\.csv") as refused:
+                await count(sandbox, path, "second.csv")
+            assert refused.value.kind == "busy"
+            assert (await session.run("SELECT 1")).rows == [[1]], "who was there first does not notice"
+        assert await count(sandbox, path) == 2, "who gave up has left the line"
+    finally:
+        await sandbox.close()
+
+
+async def test_who_waits_is_served_in_order(sandbox: Sandbox, path: Path) -> None:
+    served: list[int] = []
+
+    async def work(number: int) -> None:
+        await count(sandbox, path)
+        served.append(number)
+
+    async with sandbox.session(path, "own.csv"):
+        waiting = [asyncio.create_task(work(number)) for number in range(3)]
+        for task in waiting:
+            assert await is_stuck(task)
+    await asyncio.gather(*waiting)
+    assert served == [0, 1, 2]
+
+
+def test_after_the_wait_there_is_time_to_work() -> None:
+    bench = DataBench(SMALL)
+    analyses = [tool.timeout_ms for tool in bench.tools.values()]
+    assert SandboxLimits().wait_ms + LEFT_MS <= min(analyses)
+
+
+async def test_a_person_is_told_what_a_tool_waits_for(path: Path) -> None:
+    said: list[str] = []
+
+    async def progress(message: str, fraction: float = 0.0) -> None:
+        assert fraction == 0.0
+        said.append(message)
+
+    async with DataBench(SMALL) as bench:
+        await bench.put("a.csv", table("model,input_tokens", "gpt-4o,1"))
+        tool, told = bench.tools["usage_pattern"], replace(context(), progress=progress)
+        async with bench.sandbox.session(path, "own.csv"):
+            task = asyncio.ensure_future(tool.run(told, tool.args()))
+            await eventually(lambda: bool(said), what="the tool says that it waits")
+        await task
+    assert said == ["Waiting for other analyses to end"]
+
+
 async def test_closing_ends_busy_children_too(path: Path) -> None:
     sandbox = Sandbox(SMALL)
     async with sandbox.session(path, "own.csv") as session:
@@ -211,13 +267,26 @@ async def test_idle_children_end_after_a_while(path: Path) -> None:
 
 
 async def test_a_child_ends_by_itself_when_its_service_is_gone() -> None:
-    child = Path(sandbox_module.__file__).with_name("sandbox_child.py")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", str(child), "128", stdin=asyncio.subprocess.PIPE
+        sys.executable, "-I", str(CHILD), "128", stdin=asyncio.subprocess.PIPE
     )
     assert process.stdin is not None
     process.stdin.close()
     assert await process.wait() == 0
+
+
+async def test_a_child_loads_nothing_of_the_service() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-X", "importtime", str(CHILD), "128"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await process.communicate()
+    loaded = {line.rpartition(b"|")[2].strip().decode() for line in told.splitlines()}
+    ours = {name for name in loaded if name.partition(".")[0] in {"agent_service", "generated", "storage", "ws_bridge"}}
+    assert "agent_service.tools.sandbox_child.server" in ours
+    elsewhere = {name for name in ours if not name.startswith("agent_service.tools.sandbox_child")}
+    assert elsewhere == {"agent_service", "agent_service.tools"}, "these two hold a docstring only"
 
 
 async def test_a_cancelled_tool_call_leaves_nothing_behind() -> None:

@@ -1334,7 +1334,7 @@ class RunSettings(_message.Message):
     """timeout_ms bounds the run, in milliseconds, from 1000 to 240000. Default 0: the deployment's."""
     budget_usd: _builtins.float
     """budget_usd stops the run before a model request that would begin beyond it, in US dollars, from 0 to 1000.
-    Default unset: no budget.
+    Refused for a model whose price is not known. Default unset: no budget.
     """
     require_approval: _builtins.bool
     """require_approval makes every tool call that is not READ_ONLY wait for a person. Default false."""

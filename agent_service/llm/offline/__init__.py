@@ -1,0 +1,1 @@
+"""The built-in model: rules over plain values. Only `model` knows pydantic-ai."""

@@ -1,0 +1,146 @@
+"""The offline model as the data agent: which tools answer the question, and when there is enough to write."""
+
+from typing import Final
+
+from agent_service.engine.events import JsonObject, JsonValue
+from agent_service.engine.intents import Intent
+from agent_service.llm.offline.answers import write_answer
+from agent_service.llm.offline.conversation import Call, Conversation, Saying, Thought, Words
+from agent_service.llm.offline.entities import Entities
+from agent_service.llm.offline.facts import SUCCESS
+from agent_service.llm.offline.understanding import Facet, Understanding, understand
+
+MAX_WHAT_IF_MODELS: Final = 3
+"""Models that one answer prices the traffic with."""
+
+WHAT_IF_COLUMNS: Final = {"model": "", "cost": ""}
+"""Declares both columns absent, so that every request is priced as the assumed model."""
+
+FILTERS: Final = frozenset({"start_time", "end_time", "models", "features"})
+
+_SUMMARY_DIMENSIONS: Final = ("model", "feature", "user", "day")
+_LATENCY_DIMENSIONS: Final = ("model", "feature", "user", "day", "hour", "weekday", "status")
+
+_THOUGHTS: Final = {
+    Intent.COST_ANALYSIS: "I measure the usage in total and by group, and what it costs.",
+    Intent.BENCHMARKING: "I measure the latency by group, and the usage behind it.",
+    Intent.PRICING: "I measure the traffic, then price exactly the same requests with the models in question.",
+    Intent.OPTIMIZATION: "Before any advice I measure the baseline: where the money goes, and when.",
+    Intent.REPORTING: "I collect the numbers that a report would rest on.",
+    Intent.TECHNICAL: "I measure when the load comes, how fast the answers are, and what fails.",
+}
+
+
+def can_play(conversation: Conversation) -> bool:
+    """True when the tools on offer are those of the data agent."""
+    return bool(conversation.tools & {"usage_summary", "describe_dataset", "query_dataset"})
+
+
+def reply(conversation: Conversation) -> list[Saying]:
+    """Return the next turn: a thought and tool calls, or the answer."""
+    understanding = understand(conversation.request, conversation.earlier, conversation.now)
+    if not conversation.exchanges:
+        calls = [call for call in _calls(understanding) if call.tool_name in conversation.tools]
+        if calls:
+            thought = _THOUGHTS.get(understanding.intent, "I look at the data first.")
+            return [Thought(thought), *calls]
+    again = _second_look(conversation)
+    if again:
+        return [Thought("That filter leads nowhere. I look at what the data holds without it."), *again]
+    return [Thought("The numbers are there. I write them up."), Words(write_answer(understanding, conversation))]
+
+
+def _calls(understanding: Understanding) -> list[Call]:  # noqa: PLR0911 - one return for each kind of request
+    entities, facets = understanding.entities, understanding.facets
+    if entities.sql:
+        return [Call("query_dataset", {**entities.dataset_arguments(), "sql": entities.sql})]
+    match understanding.intent:
+        case Intent.COST_ANALYSIS:
+            return [_usage(entities, *_SUMMARY_DIMENSIONS), _costs(entities)]
+        case Intent.BENCHMARKING:
+            return [_latency(entities), _usage(entities, "model")]
+        case Intent.PRICING:
+            return [_usage(entities, "model"), *_what_ifs(entities)]
+        case Intent.OPTIMIZATION:
+            return [
+                _usage(entities, "model", "feature"),
+                _costs(entities),
+                _pattern(entities),
+                *_what_ifs(entities),
+            ]
+        case Intent.REPORTING:
+            return [
+                _usage(entities, *_SUMMARY_DIMENSIONS),
+                _costs(entities),
+                _latency(entities),
+                _pattern(entities),
+            ]
+        case Intent.TECHNICAL:
+            wants_time = Facet.PATTERN in facets
+            wants_speed = bool(facets & {Facet.LATENCY, Facet.ERRORS}) or not wants_time
+            looks = [_pattern(entities)] if wants_time else []
+            return [*looks, *([_latency(entities)] if wants_speed else []), _usage(entities, "day")]
+        case _:
+            return [Call("list_datasets", {}), Call("describe_dataset", entities.dataset_arguments())]
+
+
+def _second_look(conversation: Conversation) -> list[Call]:
+    """Return a look without filters, once, when a filtered one failed: most often because it left nothing."""
+    looks = [exchange for exchange in conversation.exchanges if exchange.tool_name == "usage_summary"]
+    if len(looks) != 1 or looks[0].status == SUCCESS or not FILTERS & looks[0].args.keys():
+        return []
+    kept = {name: value for name, value in looks[0].args.items() if name not in FILTERS}
+    return [Call("usage_summary", {**kept, "group_by": ["model", "feature"]})]
+
+
+def _filtered(entities: Entities, *, models: bool = False) -> dict[str, JsonValue]:
+    arguments = entities.dataset_arguments()
+    if entities.period.start:
+        arguments["start_time"] = entities.period.start.isoformat()
+    if entities.period.end:
+        arguments["end_time"] = entities.period.end.isoformat()
+    if entities.features:
+        arguments["features"] = list(entities.features)
+    if models and entities.models and not entities.assume_model:
+        arguments["models"] = list(entities.models)
+    return arguments
+
+
+def _assumed(entities: Entities) -> dict[str, JsonValue]:
+    return {"assume_model": entities.assume_model} if entities.assume_model else {}
+
+
+def _usage(entities: Entities, *dimensions: str) -> Call:
+    """Return the summary by what was asked and by `dimensions`: what is not asked for is not missed."""
+    asked = [name for name in entities.group_by if name in {*_SUMMARY_DIMENSIONS, "hour", "status"}]
+    groups = list(dict.fromkeys([*asked, *dimensions]))
+    return Call("usage_summary", {**_filtered(entities), **_assumed(entities), "group_by": groups})
+
+
+def _costs(entities: Entities) -> Call:
+    groups = list(entities.group_by[:2]) or (["feature"] if entities.features else ["model"])
+    return Call("cost_breakdown", {**_filtered(entities), **_assumed(entities), "group_by": groups})
+
+
+def _latency(entities: Entities) -> Call:
+    groups = [name for name in entities.group_by if name in _LATENCY_DIMENSIONS][:1] or ["model"]
+    return Call("latency_analysis", {**_filtered(entities, models=True), "group_by": groups})
+
+
+def _pattern(entities: Entities) -> Call:
+    return Call("usage_pattern", _filtered(entities))
+
+
+def _what_ifs(entities: Entities) -> list[Call]:
+    return [what_if(entities, model) for model in entities.models[:MAX_WHAT_IF_MODELS]]
+
+
+def what_if(entities: Entities, model: str) -> Call:
+    """Return the call that prices every request as this model, whatever it really used."""
+    arguments: JsonObject = {
+        **_filtered(entities),
+        "columns": {**dict(entities.columns), **WHAT_IF_COLUMNS},
+        "assume_model": model,
+        "group_by": ["day"],
+    }
+    return Call("cost_breakdown", arguments)

@@ -1,0 +1,34 @@
+"""The data agent's answers: headline first, then tables, what is missing, what to ask next. Only measured numbers."""
+
+from agent_service.llm.offline import caveats, endings
+from agent_service.llm.offline.bodies import body
+from agent_service.llm.offline.conversation import Conversation
+from agent_service.llm.offline.facts import Facts
+from agent_service.llm.offline.understanding import Understanding
+
+
+def write_answer(understanding: Understanding, conversation: Conversation) -> str:
+    """Return the answer in Markdown."""
+    facts = Facts(conversation.exchanges)
+    return "\n".join(_lines(understanding, facts, conversation)).strip() + "\n"
+
+
+def _lines(understanding: Understanding, facts: Facts, conversation: Conversation) -> list[str]:
+    ending = [*endings.next_questions(understanding, facts), *endings.source(facts)]
+    if facts.dataset is None:
+        return endings.nothing_worked(facts)
+    if absent := caveats.absent_columns(understanding, facts):
+        return [*absent, *endings.failures(facts), *ending]
+    first, *rest = body(understanding, facts) or [""]
+    before = caveats.not_there_yet(understanding, facts)
+    said = caveats.note(understanding, facts, before)
+    return [
+        *before,
+        first,
+        *(["", *said] if said else []),
+        *rest,
+        *endings.failures(facts),
+        *endings.missing(facts),
+        *endings.not_available(conversation),
+        *ending,
+    ]

@@ -1,0 +1,39 @@
+"""What only the composition decides."""
+
+from pathlib import Path
+
+import pytest
+from pydantic_ai.models import Model
+from pydantic_ai.models.test import TestModel
+
+from agent_service.app import open_app
+from agent_service.engine.commands import RunCommand, RunSettings
+from agent_service.engine.errors import ApexError, ErrorReason
+from agent_service.settings import load_settings
+from tests.support.workshop import ANN
+
+
+class OneModel:
+    """Implements `ModelSource` with a model that is in no price catalogue."""
+
+    names = ("nameless",)
+
+    def get(self, name: str = "") -> Model:
+        return TestModel()
+
+
+async def test_a_budget_is_refused_where_the_price_is_not_known(tmp_path: Path) -> None:
+    settings = load_settings({"APEX_DATA_DIR": str(tmp_path), "APEX_GRPC_ADDRESS": "127.0.0.1:0"})
+    command = RunCommand("hello", settings=RunSettings(budget_usd=1.0))
+    async with open_app(settings, models=OneModel()) as app:
+        with pytest.raises(ApexError, match="'nameless'") as refused:
+            await app.runs.accept(ANN, command)
+    assert refused.value.reason is ErrorReason.INVALID_ARGUMENT
+    assert refused.value.violations[0].field == "settings.budget_usd"
+
+
+async def test_the_offline_model_costs_nothing_and_takes_a_budget(tmp_path: Path) -> None:
+    settings = load_settings({"APEX_DATA_DIR": str(tmp_path), "APEX_GRPC_ADDRESS": "127.0.0.1:0"})
+    command = RunCommand("hello", settings=RunSettings(budget_usd=0.0))
+    async with open_app(settings) as app:
+        assert not (await app.runs.accept(ANN, command)).already_existed
