@@ -22,6 +22,7 @@ NOT_HELD: Final = "storage.schema."
 
 def census() -> bytes:
     """Return as JSON how many tasks, objects in all, and instances of each class of ours there are."""
+    gc.unfreeze()  # what was there when a process began to serve counts too
     gc.collect()
     objects = gc.get_objects()
     kinds = Counter(f"{type(found).__module__}.{type(found).__qualname__}" for found in objects)
