@@ -107,7 +107,7 @@ class Line:
         protocol = self._protocol
         if self._ended():
             return
-        if code is CloseCode.HEARTBEAT_LOST and not protocol.writable.is_set():
+        if code is CloseCode.HEARTBEAT_LOST and not self.writable:
             self.abort()  # a peer that neither answers nor reads would not see a close either
             return
         with suppress(InvalidState):
