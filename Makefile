@@ -94,6 +94,10 @@ lint-contract: $(IMAGE)
 types: install ## Check the types
 	@$(BIN)/mypy
 
+.PHONY: soak
+soak: install ## Let 2,000 sockets and 40,000 streams come and go, and see that nothing is left (5 minutes)
+	@APEX_SOAK=1 $(BIN)/pytest -s tests/traps/test_churn.py $(ARGS)
+
 # ---- Speed ----
 
 # On an idle machine with at least 2 cores; PostgreSQL at 127.0.0.1:5432 (ARGS="--postgres-url …" for another one).

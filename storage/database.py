@@ -100,26 +100,35 @@ class Database:
         writer: AsyncEngine,
         transactor: Transactor,
         *,
+        readers: int,
         turn: WritersTurn | None = None,
         bulk_writer: AsyncEngine | None = None,
     ) -> None:
-        """`turn`: held by each `write`, where the database has one writer. `bulk_writer`: for writes that take long."""
+        """Join the parts.
+
+        `readers`: how many connections `reader` has. `turn`: held by each `write`, where the database has one writer.
+        `bulk_writer`: for writes that take long.
+        """
         self.dialect = dialect
         self._reader = reader
         self._writer = writer
         self._bulk_writer = bulk_writer or writer
         self._transactor = transactor
         self._turn = turn
+        self._reading = asyncio.Semaphore(readers)
         self._working: set[asyncio.Task[object]] = set()
         self._closed = False
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run `work`, whose statements each see what is committed when they begin.
+        """Run `work`, whose statements each see what is committed when they begin. It may not read anew itself.
 
         Raises:
-            StorageUnavailableError: the database cannot be reached.
+            StorageUnavailableError: the database cannot be reached, or is busy for too long.
         """
-        return await self.finish(self._repeatable(lambda: self._read(work)))
+        # Here, and not in what is finished: a caller who leaves while it waits leaves no read behind, so that those who
+        # come and go quickly cannot pile up reads for nobody.
+        await self._turn_to_read()
+        return await self.finish(self._read_in_turn(work))
 
     async def write(self, work: Callable[[AsyncConnection], Awaitable[T]], *, is_bulk: bool = False) -> T:
         """Run `work` in one transaction, and commit it unless it raises. `work` may be called a second time.
@@ -180,6 +189,24 @@ class Database:
     def _refuse_if_closed(self) -> None:
         if self._closed and asyncio.current_task() not in self._working:
             raise StorageUnavailableError("the storage is closed")
+
+    async def _turn_to_read(self) -> None:
+        try:
+            async with asyncio.timeout(POOL_TIMEOUT_S):
+                await self._reading.acquire()
+        except TimeoutError as error:
+            raise StorageUnavailableError("the database is busy with other reads") from error
+        try:
+            self._refuse_if_closed()
+        except StorageUnavailableError:
+            self._reading.release()
+            raise
+
+    async def _read_in_turn(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        try:
+            return await self._repeatable(lambda: self._read(work))
+        finally:
+            self._reading.release()
 
     async def _repeatable(self, attempt: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -299,6 +326,7 @@ def _open_postgres(url: URL) -> Database:
         reader,
         writer,
         PostgresTransactor(make_pool, POOL_TIMEOUT_S),
+        readers=POSTGRES_READERS,
         bulk_writer=engine(POSTGRES_BULK_WRITERS, autocommit=False),
     )
 
@@ -336,6 +364,7 @@ def _open_sqlite(url: URL, connection_class: type[sqlite3.Connection]) -> Databa
         engine(SQLITE_READERS, read_only=True),
         engine(1, read_only=False),
         SqliteTransactor(connect, turn),
+        readers=SQLITE_READERS,
         turn=turn,
     )
 

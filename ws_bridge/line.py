@@ -107,6 +107,9 @@ class Line:
         protocol = self._protocol
         if self._ended():
             return
+        if code is CloseCode.HEARTBEAT_LOST and not self.writable:
+            self.abort()  # a peer that neither answers nor reads would not see a close either
+            return
         with suppress(InvalidState):
             protocol.conn.send_close(code, reason.encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore"))
             self._flush()

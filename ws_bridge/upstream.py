@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Protocol
@@ -111,8 +111,10 @@ class Upstream:
     async def _attach(self, stub: "SessionServiceAsyncStub") -> bool:
         """Return when the call is over; tell whether the service ever answered on it."""
         served = False
-        self._requests = asyncio.Queue(MAX_WAITING_REQUESTS)
-        call = self._call = stub.Attach(_drain(self._requests))
+        requests = self._requests = asyncio.Queue(MAX_WAITING_REQUESTS)
+        call = self._call = stub.Attach()
+        # A task of ours: the one that gRPC makes for an iterator of requests outlives a call that the service ends.
+        sending = asyncio.create_task(_send(call, requests), name="attach-requests")
         try:
             self._attached.set()
             self._tell_all(attached=True)
@@ -128,6 +130,7 @@ class Upstream:
             if task is None or task.cancelling():
                 raise
         finally:
+            sending.cancel()
             call.cancel()
             self._requests = self._call = None
             self._attached.clear()
@@ -157,9 +160,13 @@ class Upstream:
                 logger.exception("A socket could not be told: service %s (error_id %s).", said, sink.on_defect())
 
 
-async def _drain(requests: asyncio.Queue[pb.AttachRequest]) -> AsyncIterator[pb.AttachRequest]:
-    while True:
-        yield await requests.get()
+async def _send(
+    call: grpc.aio.StreamStreamCall[pb.AttachRequest, pb.AttachResponse], requests: asyncio.Queue[pb.AttachRequest]
+) -> None:
+    """Pass requests on until the call is over; why it is, its reader says."""
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        while True:
+            await call.write(await requests.get())
 
 
 def _backoff_ms(failures: int) -> float:

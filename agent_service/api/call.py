@@ -103,18 +103,31 @@ class Call:
         return self._user
 
     async def send(self, message: Message | bytes) -> None:
-        """Send the next message of the stream; bytes are a message already encoded. Waits while the peer is slow."""
-        await self._context.write(message)
+        """Send the next message of the stream; bytes are a message already encoded. Waits while the peer is slow.
+
+        Raises `CancelledError` also when the caller has left and gRPC says so with a failed write: whoever waits here
+        is told of most departures that way, and it must not look like a defect of ours.
+        """
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError as error:
+            raise asyncio.CancelledError from error
 
     async def begin(self, metadata: Sequence[tuple[str, str]] = ()) -> None:
         """Send initial metadata now; a second time does nothing.
 
         A stream that `Lifetimes` may end must have begun: a first message that is cut off half sent takes the initial
         metadata with it, and then gRPC cannot send the status either. The caller would wait for ever.
+
+        Raises `CancelledError` like `send`.
         """
-        if not self._begun:
-            self._begun = True
+        if self._begun:
+            return
+        self._begun = True
+        try:
             await self._context.send_initial_metadata(tuple(metadata))
+        except grpc.aio.InternalError as error:
+            raise asyncio.CancelledError from error
 
     def bind(self, **ids: str) -> None:
         """Add ids to every further log line of this call."""

@@ -47,7 +47,7 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Strictly below the clients' keepalive period (20 s), or the server takes their pings for an attack.
+    # Strictly below the clients' keepalive period (30 s), or the server takes their pings for an attack.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
 )

@@ -127,6 +127,26 @@ async def test_appends_cancelled_at_any_moment_leave_the_log_whole(database: Dat
     assert [event.seq for event in read] == list(range(1, last_seq + 2))
 
 
+async def test_reads_that_nobody_waits_for_any_more_do_not_pile_up(database: Database) -> None:
+    may_go_on = asyncio.Event()
+    begun = 0
+
+    async def read(connection: AsyncConnection) -> None:
+        nonlocal begun
+        begun += 1
+        await connection.execute(text("SELECT 1"))
+        await may_go_on.wait()
+
+    reading = [asyncio.create_task(database.read(read)) for _ in range(100)]
+    await eventually(lambda: begun > 1, what="as many as can have begun")
+    for task in reading:
+        task.cancel()
+    await asyncio.wait(reading)
+    may_go_on.set()
+    assert await count_threads(database) == 0
+    assert begun < 10
+
+
 async def test_a_closed_database_is_unavailable(database: Database) -> None:
     await database.write(add_thread)
     await database.close()
