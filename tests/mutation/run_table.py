@@ -117,16 +117,16 @@ ENDING: Final = (
             Edit(
                 EVENT_LOG,
                 "SqlEventLog.append",
-                "        held = await self._database.transact(lambda: self._database.dialect.append(appends))\n",
-                "        from dataclasses import replace\n"
-                "        apart = [replace(append, ending=None) for append in appends]\n"
-                "        held = await self._database.transact(lambda: self._database.dialect.append(apart))\n"
-                "        ends = [\n"
-                "            replace(append, after_seq=append.events[-1].seq, events=(), checkpoint=None)\n"
-                "            for append in appends\n"
-                "            if append.ending and append.run_id in held\n"
-                "        ]\n"
-                "        await self._database.transact(lambda: self._database.dialect.append(ends))\n",
+                "            held = await self._database.transact(lambda: dialect.append(appends))\n",
+                "            from dataclasses import replace\n"
+                "            apart = [replace(append, ending=None) for append in appends]\n"
+                "            held = await self._database.transact(lambda: dialect.append(apart))\n"
+                "            ends = [\n"
+                "                replace(append, after_seq=append.events[-1].seq, events=(), checkpoint=None)\n"
+                "                for append in appends\n"
+                "                if append.ending and append.run_id in held\n"
+                "            ]\n"
+                "            await self._database.transact(lambda: dialect.append(ends))\n",
             ),
         )
         for kind in ("sqlite", "postgres")
@@ -135,7 +135,7 @@ ENDING: Final = (
         Kind.ENDING,
         "SQLite does not write the end to its run",
         f"{LOG}::test_an_ending_ends_the_run[sqlite]",
-        Edit(SQLITE, "append", "yield Query(_END, [_given(ending)])", "yield Query(_ADVANCE, [_given(ending)])"),
+        Edit(SQLITE, "append", "(_ending(appends), _end)", "(_ending(appends), _advance)"),
     ),
     mutant(
         Kind.ENDING,
