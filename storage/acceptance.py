@@ -46,9 +46,9 @@ class Acceptance:
             .returning(*threads.c)
         )
         self._open_in_thread = database.prepare(
-            select(runs.c.id)
+            select(runs.c.id, runs.c.position)
             .where(runs.c.user_id == user_id, runs.c.thread_id == thread_id, runs.c.end_time.is_(None))
-            .order_by(runs.c.position)
+            .order_by(runs.c.id)  # the order in which everybody locks runs
             .with_for_update(key_share=True)
         )
         reason = func.coalesce(runs.c.cancel_reason, INTERRUPTED)
@@ -104,7 +104,8 @@ class Acceptance:
         if not entered:
             raise RecordNotFoundError("thread", new.thread_id)
         open_runs = yield self._open_in_thread(user_id=new.user_id, thread_id=new.thread_id)
-        return thread_record(entered[0]), [row.id for row in open_runs]
+        in_order = sorted(open_runs, key=lambda row: row.position)
+        return thread_record(entered[0]), [row.id for row in in_order]
 
     def _check_cap(self, new: NewRun) -> Transaction[None]:
         counted = yield self._count_open(user_id=new.user_id)

@@ -78,7 +78,7 @@ async def test_one_that_fails_takes_no_other_with_it(database: Database) -> None
     assert await database.transact(desk.add) == 4
 
 
-async def test_a_cancelled_caller_abandons_the_result_only(database: Database) -> None:
+async def test_a_cancelled_caller_abandons_the_result_only(database: Database, database_url: str) -> None:
     desk = Desk(database)
     await database.transact(desk.add)
     asking = asyncio.create_task(database.transact(desk.add))
@@ -86,7 +86,10 @@ async def test_a_cancelled_caller_abandons_the_result_only(database: Database) -
     asking.cancel()
     await asyncio.wait([asking])
     assert asking.cancelled()
-    assert await database.transact(desk.add) == 3
+    await database.close()  # waits for what was begun
+    again = open_database(database_url)
+    assert await again.transact(Desk(again).add) == 3
+    await again.close()
 
 
 async def test_a_transaction_begins_again_from_its_beginning_only_where_nothing_was_done(database: Database) -> None:

@@ -21,10 +21,10 @@ async def stop_claiming(shop: Workshop) -> None:
     await gate.reached(gate.arrivals + 1)
 
 
-async def with_claim_under_way(shop: Workshop, content: str) -> RunRecord:
+async def with_claim_under_way(shop: Workshop, content: str, *, accepted_by: Workshop | None = None) -> RunRecord:
     """Accept a run and hold its claim up on the way back: the run is claimed, and the worker does not know it yet."""
     await stop_claiming(shop)
-    run = await shop.accept(content)
+    run = await (accepted_by or shop).accept(content)
     back = shop.storage.returns["claim"]
     back.close()
     shop.storage.gates["claim"].open()

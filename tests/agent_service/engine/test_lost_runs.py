@@ -97,8 +97,12 @@ async def test_a_run_that_this_process_lost_and_took_again_begins_where_the_old_
 async def test_a_worker_that_lost_its_run_before_it_read_the_log_leaves_it(
     storage: Storage, logs: list[EventDict]
 ) -> None:
-    async with Workshop(storage, beat_interval_ms=LEASE_MS) as shop:
-        run = await with_claim_under_way(shop, "hello")
+    async with (
+        Workshop(storage, slots=0) as elsewhere,
+        Workshop(storage, alone=False, worker_id="here", beat_interval_ms=LEASE_MS) as shop,
+    ):
+        # Accepted here, the log's beginning would be at hand, and nothing would be read.
+        run = await with_claim_under_way(shop, "hello", accepted_by=elsewhere)
         await end_elsewhere(shop, run)
         shop.storage.returns["claim"].open()
         await eventually(lambda: "run_fenced" in [line["event"] for line in logs], what="the run is left")
