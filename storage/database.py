@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -62,6 +63,8 @@ POSTGRES_SETTINGS = {
 #: its key, so a plan that was made while the tables were empty does no harm, if only it uses the keys then, too. (A
 #: plan that is forbidden to scan and must counts as costly, and is not worth compiling for all that.)
 POSTGRES_TRANSACTOR_SETTINGS = POSTGRES_SETTINGS | {
+    # Each statement must see what was committed while the one before it waited for a lock.
+    "default_transaction_isolation": "read committed",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "jit": "off",
@@ -71,10 +74,11 @@ POSTGRES_TRANSACTOR_SETTINGS = POSTGRES_SETTINGS | {
 class Transactor(Protocol):
     """Runs the short transactions that every run passes through."""
 
-    async def run(self, make: Callable[[], Transaction[T]]) -> T:
+    async def run(self, make: Callable[[], Transaction[T]], *, may_wait: bool = False) -> T:
         """Run what `make` gives and return its result. A cancelled caller abandons the result, not the transaction.
 
-        Raises what the transaction raises, and `StorageUnavailableError`.
+        `may_wait`: for locks that others hold long; such transactions leave connections to the others. Raises what the
+        transaction raises, and `StorageUnavailableError`.
         """
         ...
 
@@ -142,14 +146,16 @@ class Database:
             self._repeatable(lambda: self._write(work, self._bulk_writer if is_bulk else self._writer))
         )
 
-    async def transact(self, make: Callable[[], Transaction[T]]) -> T:
+    async def transact(self, make: Callable[[], Transaction[T]], *, may_wait: bool = False) -> T:
         """Run a transaction of prepared statements; commit it unless it raises. `make` may be called a second time.
+
+        `may_wait`: for locks that others hold long.
 
         Raises:
             StorageUnavailableError: nothing was committed, or `outcome_unknown`.
         """
         self._refuse_if_closed()
-        return await self._transactor.run(make)
+        return await self._transactor.run(make, may_wait=may_wait)
 
     def prepare(self, statement: Statement) -> Prepared:
         """Compile a statement for `transact`."""
@@ -317,6 +323,7 @@ def _open_postgres(url: URL) -> Database:
             **arguments | {"server_settings": POSTGRES_TRANSACTOR_SETTINGS},
             min_size=1,
             max_size=POSTGRES_TRANSACTORS,
+            max_queries=sys.maxsize,  # asyncpg would change a connection for a new one now and then
             init=init,
             reset=reset,
         )

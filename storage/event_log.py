@@ -71,7 +71,8 @@ class SqlEventLog:
             .order_by(runs.c.id)
         )
         if final:
-            # A share lock waits for a transaction whose client has vanished: the server may still be committing it.
+            # A share lock waits for a transaction whose client has vanished: the server may still be committing it. One
+            # that has not come to the run's row yet it cannot see: whoever is fenced after that asks again.
             locked = query.with_for_update(read=True)
             rows = await self._database.write(lambda connection: connection.execute(locked))
         else:

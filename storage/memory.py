@@ -76,11 +76,11 @@ class MemoryStorage:
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         """`now` gives the time, UTC, by which leases are measured."""
-        state = MemoryState(now)
-        self._events = MemoryEventLog(state)
-        self._runs = MemoryRuns(state)
-        self._threads = MemoryThreads(state)
-        self._files = MemoryFiles(state)
+        self.state = MemoryState(now)
+        self._events = MemoryEventLog(self.state)
+        self._runs = MemoryRuns(self.state)
+        self._threads = MemoryThreads(self.state)
+        self._files = MemoryFiles(self.state)
         self._closed = False
 
     @property

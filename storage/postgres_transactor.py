@@ -1,9 +1,9 @@
-"""Short transactions on PostgreSQL: on asyncpg itself, with connections that nothing slow ever holds."""
+"""Short transactions on PostgreSQL: on asyncpg itself, with connections of their own."""
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import asyncpg
@@ -25,6 +25,9 @@ _DEFECTS: Final[tuple[type[Exception], ...]] = (
     asyncpg.DataError,
 )
 """Ours to mend: these pass as they are."""
+
+MAX_WAITING: Final = 3
+"""Transactions at once that may wait for locks: they leave connections to those that do not."""
 
 _LINE_LOST: Final = ("08", "57P")
 """How the codes begin after which nobody knows what became of a COMMIT."""
@@ -48,14 +51,15 @@ class PostgresTransactor:
         self._acquire_timeout_s = acquire_timeout_s
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self._waiting = asyncio.Semaphore(MAX_WAITING)
         self._working: set[asyncio.Task[Any]] = set()
 
-    async def run(self, make: Callable[[], Transaction[T]]) -> T:
+    async def run(self, make: Callable[[], Transaction[T]], *, may_wait: bool = False) -> T:
         """Run a transaction and return its result. A cancelled caller abandons the result, not the transaction.
 
         Raises what the transaction raises, and `StorageUnavailableError`.
         """
-        task = asyncio.create_task(self._run_repeatably(make), name="postgres-transaction")
+        task = asyncio.create_task(self._run_repeatably(make, self._waiting if may_wait else nullcontext()))
         self._working.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
@@ -72,12 +76,13 @@ class PostgresTransactor:
         if not task.cancelled():
             task.exception()  # a cancelled caller will not ask
 
-    async def _run_repeatably(self, make: Callable[[], Transaction[T]]) -> T:
-        try:
-            return await self._run(make)
-        except DoAgainError:
-            # A pooled connection that died since its last use, or a deadlock: nothing was done yet.
-            return await self._run(make)
+    async def _run_repeatably(self, make: Callable[[], Transaction[T]], turn: AbstractAsyncContextManager[None]) -> T:
+        async with turn:
+            try:
+                return await self._run(make)
+            except DoAgainError:
+                # A pooled connection that died since its last use, or a deadlock: nothing was done yet.
+                return await self._run(make)
 
     async def _run(self, make: Callable[[], Transaction[T]]) -> T:
         try:
@@ -88,7 +93,8 @@ class PostgresTransactor:
         try:
             return await self._play(connection, make())
         finally:
-            await pool.release(connection)
+            with suppress(*_TROUBLES):  # what became of the transaction is known; the pool makes a new connection
+                await pool.release(connection)
 
     async def _open(self) -> asyncpg.Pool:
         async with self._opening:
@@ -142,7 +148,11 @@ async def _roll_back(connection: Connection) -> None:
 async def _failure(connection: Connection, error: Exception, *, commit_sent: bool) -> Exception:
     """Return what the caller is told, with nothing left open."""
     code = getattr(error, "sqlstate", None) or ""
-    if commit_sent and not isinstance(error, _DEFECTS) and (not code or code.startswith(_LINE_LOST)):
+    if (
+        commit_sent
+        and not isinstance(error, _DEFECTS)
+        and (not code or code.startswith(_LINE_LOST) or _is_broken(connection))
+    ):
         _break(connection)
         return StorageUnavailableError(describe(error), outcome_unknown=True)
     if not commit_sent:

@@ -25,7 +25,7 @@ class SqlRuns:
         self._claiming = Claiming(database)
 
     async def accept(self, new: NewRun) -> Accepted:
-        return await self._database.transact(lambda: self._acceptance.accept(new))
+        return await self._database.transact(lambda: self._acceptance.accept(new), may_wait=True)
 
     async def claim(self, worker_id: str, *, lease_ms: int, limit: int) -> Sequence[RunRecord]:
         return await self._database.transact(lambda: self._claiming.claim(worker_id, lease_ms, limit))

@@ -4,12 +4,13 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final, TypeAlias, TypeVar
 
 from storage.errors import StorageUnavailableError
-from storage.failures import SQLITE_DEFECTS, unavailable
+from storage.failures import SQLITE_DEFECTS, describe, unavailable
 from storage.prepared import Transaction
 from storage.writers_turn import WritersTurn
 
@@ -52,7 +53,7 @@ class SqliteTransactor:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def run(self, make: Callable[[], Transaction[T]]) -> T:
+    async def run(self, make: Callable[[], Transaction[T]], *, may_wait: bool = False) -> T:
         """Run a transaction and return its result. A cancelled caller abandons the result, not the transaction.
 
         Raises what the transaction raises, and `StorageUnavailableError`.
@@ -75,7 +76,10 @@ class SqliteTransactor:
 
     def _begin(self) -> None:
         self._batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-        self._writer.commit([make for make, _ in self._batch], self._finish)
+        try:
+            self._writer.commit([make for make, _ in self._batch], self._finish)
+        except Exception as error:  # noqa: BLE001 - no thread could be started: nobody must wait for one
+            self._finish([_Failed(StorageUnavailableError(describe(error)))] * len(self._batch))
 
     def _finish(self, outcomes: _Outcomes) -> None:
         self._turn.end()
@@ -116,11 +120,13 @@ class _Writer:
 
         def order() -> None:
             outcomes = self._commit(batch)
-            loop.call_soon_threadsafe(finish, outcomes)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(finish, outcomes)
 
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
+            thread.start()
+            self._thread = thread
         self._orders.put(order)
 
     def close(self) -> None:

@@ -33,7 +33,10 @@ class AgentServicer:
     metrics: ApiMetrics
 
     async def RunAgent(self, request: pb.RunAgentRequest, call: Call) -> None:
-        self.lifetimes.check_room(call.user)  # before the message is saved: later there would be no way to say no
+        with self.lifetimes.place(call.user):  # before the message is saved: later there would be no way to say no
+            await self._run_agent(request, call)
+
+    async def _run_agent(self, request: pb.RunAgentRequest, call: Call) -> None:
         accepting = asyncio.create_task(self._accept(request, call))
         accepting.add_done_callback(_retrieve)
         try:
@@ -66,7 +69,8 @@ class AgentServicer:
 
     async def WatchRun(self, request: pb.WatchRunRequest, call: Call) -> None:
         call.bind(run_id=request.run_id)
-        await self._stream(call, request.run_id.lower(), request.after_seq)
+        with self.lifetimes.place(call.user):
+            await self._stream(call, request.run_id.lower(), request.after_seq)
 
     async def WatchThread(self, request: pb.WatchThreadRequest, call: Call) -> None:
         raise not_there_yet("WatchThread")

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import grpc.aio
@@ -39,30 +39,23 @@ class Lifetimes:
         self._of_user: Counter[str] = Counter()
         self._draining = False
 
-    @asynccontextmanager
-    async def limit(self, user: UserExecutionContext) -> AsyncIterator[None]:
-        """Raise `ApexError` TOKEN_EXPIRED or DRAINING out of the body when it is time.
-
-        Raises RATE_LIMITED, before the body, when the user has `MAX_STREAMS_PER_USER` open already.
-        """
-        self.check_room(user)
+    @contextmanager
+    def place(self, user: UserExecutionContext) -> Iterator[None]:
+        """Hold one of the user's places for streams. Raises `ApexError` RATE_LIMITED when all are taken."""
+        if self._of_user.get(user.user_id, 0) >= MAX_STREAMS_PER_USER:
+            text = f"You have {MAX_STREAMS_PER_USER} open streams already. End one, then try again."
+            raise ApexError(ErrorReason.RATE_LIMITED, text, retry_after_ms=1_000)
         self._of_user[user.user_id] += 1
         try:
-            async with self._until_time(user):
-                yield
+            yield
         finally:
             self._of_user[user.user_id] -= 1
             if not self._of_user[user.user_id]:
                 del self._of_user[user.user_id]
 
-    def check_room(self, user: UserExecutionContext) -> None:
-        """Raise `ApexError` RATE_LIMITED when the user has `MAX_STREAMS_PER_USER` streams open already."""
-        if self._of_user.get(user.user_id, 0) >= MAX_STREAMS_PER_USER:
-            text = f"You have {MAX_STREAMS_PER_USER} open streams already. End one, then try again."
-            raise ApexError(ErrorReason.RATE_LIMITED, text, retry_after_ms=1_000)
-
     @asynccontextmanager
-    async def _until_time(self, user: UserExecutionContext) -> AsyncIterator[None]:
+    async def limit(self, user: UserExecutionContext) -> AsyncIterator[None]:
+        """Raise `ApexError` TOKEN_EXPIRED or DRAINING out of the body when it is time."""
         remaining_s = (user.expire_time - self._clock.now()).total_seconds()
         timeout = asyncio.timeout(0 if self._draining else remaining_s)
         self._open.add(timeout)

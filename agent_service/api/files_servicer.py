@@ -57,12 +57,13 @@ class FileServicer:
 
     async def DownloadFile(self, request: pb.DownloadFileRequest, call: Call) -> None:
         file_id = request.file_id.lower()
-        await call.begin()
-        async with self.lifetimes.limit(call.user):
-            file = await self.files.get(call.user, file_id)
-            await call.send(pb.DownloadFileResponse(file=file_to_wire(file)))
-            async for piece in self.files.read(call.user, file_id):
-                await call.send(pb.DownloadFileResponse(chunk=piece))
+        with self.lifetimes.place(call.user):
+            await call.begin()
+            async with self.lifetimes.limit(call.user):
+                file = await self.files.get(call.user, file_id)
+                await call.send(pb.DownloadFileResponse(file=file_to_wire(file)))
+                async for piece in self.files.read(call.user, file_id):
+                    await call.send(pb.DownloadFileResponse(chunk=piece))
 
     async def DeleteFile(self, request: pb.DeleteFileRequest, call: Call) -> pb.DeleteFileResponse:
         await self.files.delete(call.user, request.file_id.lower())

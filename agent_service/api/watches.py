@@ -45,8 +45,15 @@ class _Watching:
         self._framer = framer
         self._outbox = outbox
         self._metrics = metrics
+        self._is_stopped = False
         self._unsent_bytes = 0
         self._put_up_to = 0
+
+    def stop(self) -> None:
+        """Let nothing more come."""
+        self._is_stopped = True
+        if self.task is not None:
+            self.task.cancel()
 
     def frames(self, events: Sequence[StoredEvent]) -> list[bytes]:
         """Return the events as frames, and count them as delivered."""
@@ -58,7 +65,7 @@ class _Watching:
         """Put live events into the outbox, unless too much of this watch waits there already."""
         if self._outbox.has_taken(self._put_up_to):
             self._unsent_bytes = 0
-        if self._unsent_bytes > MAX_UNSENT_BYTES:
+        if self._is_stopped or self._unsent_bytes > MAX_UNSENT_BYTES:
             return False
         for frame in self.frames(events):
             self._outbox.put(frame)
@@ -91,8 +98,8 @@ class Watches:
     def stop(self, watch_id: str) -> None:
         """Stop a watch without a word. An unknown one is fine."""
         watching = self._watches.pop(watch_id, None)
-        if watching is not None and watching.task is not None:
-            watching.task.cancel()
+        if watching is not None:
+            watching.stop()
 
     def stop_all(self, error: ApexError | None) -> None:
         """Stop every watch; with an error, each one says it together with its last seq."""

@@ -270,6 +270,7 @@ class Broadcast:
         self._subscribers: dict[str, set[ThreadChanges]] = {}
         self._poll_task: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._logger = structlog.get_logger("apex.broadcast")
 
     @property
@@ -283,6 +284,7 @@ class Broadcast:
 
     async def close(self) -> None:
         """Stop looking. Watches end with their owners."""
+        self._closed = True
         tasks = [*self._looks, *([self._poll_task] if self._poll_task else [])]
         for task in tasks:
             task.cancel()
@@ -348,7 +350,7 @@ class Broadcast:
             subscriber.push(change)
 
     def _look_elsewhere(self, run_id: str) -> None:
-        if run_id in self._watches and not self._beginnings.is_worked_on(run_id):
+        if not self._closed and run_id in self._watches and not self._beginnings.is_worked_on(run_id):
             look = asyncio.create_task(self._look((run_id,)), name="broadcast-look")
             self._looks.add(look)
             look.add_done_callback(self._looks.discard)

@@ -222,7 +222,7 @@ class Journal:
         `unknown`: some of it may already be.
         """
         outcomes: dict[str, AppendOutcome] = {}
-        remaining = list(appends)
+        remaining, doubtful, has_failed = list(appends), list[Append](), unknown
         for delay_ms in (*self._retry_delays_ms, None):
             try:
                 if unknown:
@@ -232,8 +232,14 @@ class Journal:
                 if remaining:
                     results = await self._log.append(remaining)
                     outcomes |= {append.run_id: result for append, result in zip(remaining, results, strict=True)}
+                    fenced = [append for append in remaining if outcomes[append.run_id] is AppendOutcome.FENCED]
+                    # An earlier round may have been carried out after all, later than the log was asked about it.
+                    remaining, doubtful = [], fenced if has_failed else []
+                if doubtful:
+                    outcomes |= await self._settled(doubtful)
                 return [outcomes[append.run_id] for append in appends]
             except StorageUnavailableError as error:
+                has_failed = True
                 unknown = unknown or error.outcome_unknown
                 self._logger.warning("commit_retry", delay_ms=delay_ms, outcome_unknown=unknown, error=str(error))
                 if delay_ms is None:

@@ -2,15 +2,16 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, func, insert, select, text
 
 from storage.database import Database, open_database, sqlite_url
 from storage.errors import RecordNotFoundError, StorageUnavailableError
-from storage.prepared import Transaction
+from storage.prepared import Query, Transaction, row_of
 from storage.schema import threads
 from storage.writers_turn import WritersTurn
 from tests.support.faulty_commit import Fault, FaultPlan, faulty_sqlite
@@ -197,3 +198,40 @@ async def test_whoever_waits_too_long_for_a_turn_is_told_so() -> None:
 async def _hold(turn: WritersTurn) -> None:
     async with turn():
         await asyncio.Event().wait()
+
+
+async def test_a_thread_that_cannot_be_started_leaves_nobody_waiting(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(sqlite_url(data_dir / "apex.db"))
+    desk = Desk(database)
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(StorageUnavailableError, match="thread"):
+            await database.transact(desk.add)
+    assert await database.transact(desk.add) == 1
+    await database.close()
+
+
+@pytest.mark.postgres
+async def test_each_statement_sees_what_is_committed_whatever_the_server_is_set_to(migrated_postgres_url: str) -> None:
+    database = open_database(migrated_postgres_url)
+
+    def isolation() -> Transaction[str]:
+        rows = yield Query("SELECT current_setting('transaction_isolation') AS level", (), row_of("level"))
+        return str(rows[0].level)
+
+    strict = """
+    DO $$ BEGIN
+      EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = "repeatable read"', current_database());
+    END $$
+    """
+    await database.write(lambda connection: connection.execute(text(strict)))
+    await database.close()
+    again = open_database(migrated_postgres_url)
+    assert await again.transact(isolation) == "read committed"
+    await again.close()

@@ -122,3 +122,17 @@ async def test_a_stopped_watch_leaves_nothing_behind(face: Face, end: str) -> No
     await eventually(
         lambda: name not in {task.get_name() for task in asyncio.all_tasks()}, what="the watch's task has ended"
     )
+
+
+async def test_nothing_comes_behind_the_end_of_a_watch(face: Face) -> None:
+    run, outbox = await started_run(face), Outbox()
+    watches = watches_into(face, outbox)
+    watches.start(user_of("ann"), pb.WatchRunItem(watch_id="w", run_id=run.run_id))
+    await items_of(outbox)
+    await settle()
+    watches.stop_all(token_expired())
+    await face.stage.emit(run, PartialResult(KEY, "too late"))
+    (ended,) = await items_of(outbox)
+    assert ended.watch_ended.last_seq == 1
+    await settle()
+    assert outbox.has_taken(outbox.put_bytes)

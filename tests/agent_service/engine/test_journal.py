@@ -16,8 +16,9 @@ from agent_service.engine.journal import (
     RunWriter,
 )
 from storage.errors import StorageUnavailableError
-from storage.memory import MemoryStorage
-from storage.records import Checkpoint, Ending, RunRecord, RunStatus, StoredEvent
+from storage.memory import MemoryEventLog, MemoryStorage
+from storage.memory_state import MemoryState
+from storage.records import Append, AppendOutcome, Checkpoint, Ending, RunRecord, RunStatus, StoredEvent
 from tests.support.faulty_log import Fault, FaultyEventLog, PoisonError
 from tests.support.gates import is_stuck, settle
 from tests.support.storage import NO_LEASE_MS, START, ManualClock, a_run, an_append, working
@@ -391,3 +392,38 @@ async def test_close_commits_what_is_pending_and_then_refuses() -> None:
     write(writer)
     with pytest.raises(StorageUnavailableError):
         await asyncio.wait_for(writer.flush(), 5)
+
+
+class LateLog(MemoryEventLog):
+    """A log whose first append is carried out only after the log was asked about it, when the next one comes."""
+
+    def __init__(self, state: MemoryState) -> None:
+        super().__init__(state)
+        self._late: Sequence[Append] | None = None
+        self._is_first = True
+
+    async def append(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
+        if self._is_first:
+            self._is_first, self._late = False, appends
+            raise StorageUnavailableError("the line broke", outcome_unknown=True)
+        if self._late is not None:
+            late, self._late = self._late, None
+            await super().append(late)
+        return await super().append(appends)
+
+
+async def test_what_was_carried_out_late_is_not_taken_for_a_fence() -> None:
+    storage = MemoryStorage(ManualClock().now)
+    run = await working(storage, a_run())
+    delivered: list[int] = []
+    log = LateLog(storage.state)
+    journal = Journal(log, lambda _, events: delivered.extend(event.seq for event in events), retry_delays_ms=NO_WAIT)
+    journal.start()
+    writer = journal.open_run(run)
+    write(writer, 2)
+    await writer.flush()
+    assert delivered == [2, 3]
+    write(writer)
+    await writer.flush()
+    assert delivered == [2, 3, 4]
+    await journal.close()
