@@ -199,7 +199,7 @@ TOKEN: Final = (
         Kind.TOKEN,
         "a stream outlives its token",
         f"{API}/test_run_agent.py::test_the_tokens_end_ends_a_stream_with_the_last_seq",
-        Edit("agent_service/api/call.py", "Lifetimes._until_time", "0 if self._draining else remaining_s", "None"),
+        Edit("agent_service/api/call.py", "Lifetimes.limit", "0 if self._draining else remaining_s", "None"),
     ),
     mutant(
         Kind.TOKEN,
