@@ -357,9 +357,9 @@ GAP: Final = (
     ),
     mutant(
         Kind.GAP,
-        "after a lost answer the journal appends again",
-        f"{ENGINE}/test_journal.py::test_whatever_the_database_does_each_event_is_there_and_delivered_once",
-        Edit(JOURNAL, "Journal._append", "unknown or error.outcome_unknown", "False"),
+        "what was carried out late is taken for a fence",
+        f"{ENGINE}/test_journal.py::test_what_was_carried_out_late_is_not_taken_for_a_fence",
+        Edit(JOURNAL, "Journal._append", "fenced if has_failed else []", "[]"),
     ),
     mutant(
         Kind.GAP,
