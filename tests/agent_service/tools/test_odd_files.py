@@ -53,6 +53,7 @@ async def bench() -> AsyncIterator[DataBench]:
         ("broken.parquet", b"PAR1" + bytes(50) + b"PAR1", "broken.parquet is not a readable Parquet file"),
         ("many.csv", table(",".join(f"c{i}" for i in range(301)), ",".join("1" * 301)), "301 columns"),
     ],
+    ids=lambda value: value if isinstance(value, str) and "." in value and " " not in value else "",
 )
 async def test_what_cannot_be_read_is_an_error_in_words(
     bench: DataBench, name: str, content: bytes, words: str
