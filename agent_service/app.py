@@ -63,6 +63,9 @@ SWITCH_INTERVAL_S: Final = 0.0002
 STOP_LIMIT_S: Final = 28
 """After SIGTERM the process is gone within this time, whatever hangs."""
 
+OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA)
+"""The agents that ship."""
+
 StorageOpener: TypeAlias = Callable[[str, Path], Awaitable[Storage]]
 """Opens what `storage.opening.open_storage` opens, from the same arguments; raises what that raises."""
 
@@ -114,7 +117,7 @@ async def open_app(
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
         own_tools = data_tools(storage.files, sandbox, clock)
-        registry = Registry([SUPERVISOR, TRIAGE, DATA, *agents], [*own_tools, *tools])
+        registry = Registry([*OWN_AGENTS, *agents], [*own_tools, *tools])
         _check_timeouts(settings, registry)
         attempts = Attempts(
             storage=storage,

@@ -10,13 +10,13 @@ import msgspec
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from agent_service.engine.artifacts import CallArtifacts
 from agent_service.engine.commands import RunCommand
 from agent_service.engine.emitter import RunEmitter
 from agent_service.engine.errors import FencedError, HandoverError
 from agent_service.engine.events import (
     AgentProgress,
     AgentThinking,
-    ArtifactCreated,
     Effect,
     JsonObject,
     ProgressStage,
@@ -28,15 +28,14 @@ from agent_service.engine.events import (
 from agent_service.engine.limits import ToolLimits
 from agent_service.engine.ports import Clock, Ids, ToolCall, ToolOutcome
 from agent_service.engine.redaction import redact
-from agent_service.engine.tool import Tool, ToolContext, ToolError, ToolOutput
-from storage.errors import FileTooLargeError
+from agent_service.engine.tool import Tool, ToolContext, ToolError, ToolOutput, ToolRecord
 from storage.interfaces import Files
 from storage.records import RunRecord
 
 MAX_RESULT_BYTES: Final = 32 * 1024
 """A result that is larger as JSON becomes an artifact; arguments that are larger are not shown."""
 
-MAX_ARTIFACT_BYTES: Final = 16 * 1024 * 1024
+MAX_LARGE_RESULT_BYTES: Final = 16 * 1024 * 1024
 """A result that is larger than this as JSON is refused."""
 
 MAX_TEXT_CHARACTERS: Final = 2_000
@@ -189,6 +188,8 @@ class Dispatcher:
             message=self._command.content,
             references=self._command.references,
             progress=progress,
+            artifacts=self._artifacts(agent_name, tool_call_id),
+            records=self.records,
         )
 
     async def _run_tool(self, tool: Tool[BaseModel], context: ToolContext, args: BaseModel) -> ToolOutput:
@@ -220,29 +221,38 @@ class Dispatcher:
         data = msgspec.json.encode(output.result)
         if len(data) <= MAX_RESULT_BYTES:
             return replace(completed, result=output.result)
-        return replace(completed, artifact_id=await self._save_result(agent_name, tool, data))
-
-    async def _save_result(self, agent_name: str, tool: Tool[BaseModel], data: bytes) -> str:
-        """Keep a large result as a file of the user."""
-        file_id = self._ids.new()
-        name, media_type, description = f"{tool.name}.json", "application/json", f"The full result of {tool.name}"
-        upload = self._files.upload(
-            self._run.user_id,
-            file_id,
-            name,
-            media_type,
-            max_bytes=MAX_ARTIFACT_BYTES,
-            run_id=self._run.run_id,
-            description=description,
+        if len(data) > MAX_LARGE_RESULT_BYTES:
+            raise ToolError(f"The result is larger than {MAX_LARGE_RESULT_BYTES} bytes. Ask for less.")
+        artifact_id = await self._artifacts(agent_name, tool_call_id).save(
+            f"{tool.name}.json", "application/json", data, description=f"The full result of {tool.name}"
         )
-        try:
-            async with upload:
-                await upload.write(data)
-                await upload.commit(self._clock.now())
-        except FileTooLargeError as error:
-            raise ToolError(f"The result is larger than {error.limit_bytes} bytes. Ask for less.") from None
-        await self._emitter.emit(agent_name, ArtifactCreated(file_id, name, media_type, len(data), description))
-        return file_id
+        return replace(completed, artifact_id=artifact_id)
+
+    def _artifacts(self, agent_name: str, tool_call_id: str) -> CallArtifacts:
+        return CallArtifacts(
+            run=self._run,
+            emitter=self._emitter,
+            files=self._files,
+            clock=self._clock,
+            agent_name=agent_name,
+            tool_call_id=tool_call_id,
+        )
+
+    def records(self) -> list[ToolRecord]:
+        """Return the calls of this run that ended well, in the order in which they began."""
+        return [
+            ToolRecord(
+                tool_call_id=call.executing.tool_call_id,
+                agent_name=call.agent_name,
+                tool_name=call.executing.tool_name,
+                args=call.executing.tool_args,
+                summary=call.completed.result_summary,
+                result=call.completed.result,
+                artifact_id=call.completed.artifact_id,
+            )
+            for call in self._emitter.state.tools.values()
+            if call.completed is not None and call.completed.status is ToolStatus.SUCCESS
+        ]
 
 
 def _bounded_id(tool_call_id: str) -> str:

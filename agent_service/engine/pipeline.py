@@ -1,6 +1,7 @@
 """The steps of one run, one after the other: findings handed on, time bounded, finished steps not run again."""
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 from pydantic import BaseModel
@@ -73,12 +74,17 @@ class Pipeline:
     def _step(self, agent: Agent, notes: JsonObject, *, writes_answer: bool) -> Step:
         command = self._work.command
         triage = () if self._progress.triage is None else (Finding(TRIAGE, self._progress.triage),)
+        records = self._work.dispatcher.records()
+        found = [
+            replace(finding, evidence=tuple(record for record in records if record.agent_name == finding.agent_name))
+            for finding in self._progress.findings
+        ]
         return Step(
             agent=agent,
             tools=self._registry.tools_of(agent),
             prompt=command.content,
             history=self._work.history,
-            findings=(*triage, *self._progress.findings, Finding(SUPERVISOR, notes)),
+            findings=(*triage, *found, Finding(SUPERVISOR, notes)),
             references=command.references,
             context=command.context,
             settings=command.settings,

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from agent_service.engine.agent import Agent
 from agent_service.engine.commands import Reference, RunCommand, RunSettings
 from agent_service.engine.events import Event, JsonObject, ToolStatus, Usage
-from agent_service.engine.tool import Tool
+from agent_service.engine.tool import Tool, ToolRecord
 from storage.records import MessageRole
 
 
@@ -64,10 +64,14 @@ class HistoryMessage:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What an earlier step of this run found: its typed output as JSON, or `{"text": …}`."""
+    """What an earlier step of this run found: its typed output as JSON, or `{"text": …}`.
+
+    `evidence` are the step's tool calls that ended well: where its numbers come from.
+    """
 
     agent_name: str
     output: JsonObject
+    evidence: tuple[ToolRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

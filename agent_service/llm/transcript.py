@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Final
 
 import msgspec
@@ -43,7 +44,14 @@ def prompt_of(step: Step) -> list[str]:
             {"file_id": r.file_id, "message_id": r.message_id, "corpus_id": r.corpus_id} for r in step.references
         ],
         "context": step.context,
-        "findings": [{"agent": finding.agent_name, "found": finding.output} for finding in step.findings],
+        "findings": [
+            {
+                "agent": finding.agent_name,
+                "found": finding.output,
+                "evidence": [asdict(record) for record in finding.evidence],
+            }
+            for finding in step.findings
+        ],
     }
     return [step.prompt, f"{FACTS_HEADING}\n{json.dumps(facts, ensure_ascii=False)}"]
 

@@ -1,13 +1,11 @@
 """The data tools: what users' datasets hold, measured. All of them only read."""
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from functools import partial
 
 from pydantic import BaseModel
 
-from agent_service.engine.events import Effect
 from agent_service.engine.ports import Clock
-from agent_service.engine.tool import Tool, ToolContext, ToolOutput
+from agent_service.engine.tool import Tool, define_tool
 from agent_service.tools.analysis import Workbench
 from agent_service.tools.cost import CostBreakdownArgs, cost_breakdown
 from agent_service.tools.inventory import DescribeDatasetArgs, ListDatasetsArgs, describe_dataset, list_datasets
@@ -17,78 +15,52 @@ from agent_service.tools.sandbox import Sandbox
 from agent_service.tools.usage import UsagePatternArgs, UsageSummaryArgs, usage_pattern, usage_summary
 from storage.interfaces import Files
 
-TIMEOUT_MS = 20_000
-"""Of one call of a data tool, with its wait for a free child of the sandbox."""
-
-ArgsT = TypeVar("ArgsT", bound=BaseModel)
-
 
 def data_tools(files: Files, sandbox: Sandbox, clock: Clock) -> tuple[Tool[BaseModel], ...]:
     """Return the data tools. `clock` dates the prices of requests without a time."""
     bench = Workbench(files, sandbox, clock)
     return (
-        _tool(
-            bench,
-            list_datasets,
-            ListDatasetsArgs,
+        define_tool(
             "list_datasets",
             "List the datasets that the user has, and say which one would be analysed.",
+            ListDatasetsArgs,
+            partial(list_datasets, bench),
         ),
-        _tool(
-            bench,
-            describe_dataset,
-            DescribeDatasetArgs,
+        define_tool(
             "describe_dataset",
             "Describe a dataset: its columns, what each was recognised as, and how much of an analysis it allows.",
+            DescribeDatasetArgs,
+            partial(describe_dataset, bench),
         ),
-        _tool(
-            bench,
-            usage_summary,
-            UsageSummaryArgs,
+        define_tool(
             "usage_summary",
             "Summarise usage: requests, tokens, cost, errors, latency, time span and peaks, in total and by model, "
             "feature, user and day.",
+            UsageSummaryArgs,
+            partial(usage_summary, bench),
         ),
-        _tool(
-            bench,
-            cost_breakdown,
-            CostBreakdownArgs,
+        define_tool(
             "cost_breakdown",
             "Break the cost down by model, feature, user or time, with shares and what could not be priced.",
+            CostBreakdownArgs,
+            partial(cost_breakdown, bench),
         ),
-        _tool(
-            bench,
-            latency_analysis,
-            LatencyAnalysisArgs,
+        define_tool(
             "latency_analysis",
             "Analyse latency: percentiles in total and by group, the slowest requests and hours, and errors.",
+            LatencyAnalysisArgs,
+            partial(latency_analysis, bench),
         ),
-        _tool(
-            bench,
-            usage_pattern,
-            UsagePatternArgs,
+        define_tool(
             "usage_pattern",
             "Show when usage happens: by hour of day and weekday, peaks, gaps and a time series.",
+            UsagePatternArgs,
+            partial(usage_pattern, bench),
         ),
-        _tool(
-            bench,
-            query_dataset,
-            QueryDatasetArgs,
+        define_tool(
             "query_dataset",
             "Run one SQL SELECT (DuckDB) over a dataset; the table is called data.",
+            QueryDatasetArgs,
+            partial(query_dataset, bench),
         ),
     )
-
-
-def _tool(
-    bench: Workbench,
-    work: Callable[[Workbench, ToolContext, ArgsT], Awaitable[ToolOutput]],
-    args: type[ArgsT],
-    name: str,
-    description: str,
-) -> Tool[BaseModel]:
-    async def run(context: ToolContext, given: BaseModel) -> ToolOutput:
-        own = given if isinstance(given, args) else args.model_validate(given.model_dump())
-        return await work(bench, context, own)
-
-    return Tool(name, description, args, Effect.READ_ONLY, TIMEOUT_MS, run)

@@ -35,7 +35,7 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/dispatcher.py::Dispatcher._announce executing": ANALYSIS,
     "agent_service/engine/dispatcher.py::Dispatcher._announce AgentThinking": SILENT,
     "agent_service/engine/dispatcher.py::Dispatcher._context.progress body": ANALYSIS,
-    "agent_service/engine/dispatcher.py::Dispatcher._save_result ArtifactCreated": CLUMSY,
+    "agent_service/engine/artifacts.py::CallArtifacts.save body": CLUMSY,
     "agent_service/engine/emitter.py::RunEmitter.emit stored": GREETING,
     "agent_service/engine/emitter.py::RunEmitter.commit body": ANALYSIS,
     "agent_service/engine/emitter.py::RunEmitter.resume stored": TAKEN_UP,

@@ -3,7 +3,8 @@
 import csv
 import gzip
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -38,9 +39,25 @@ async def no_progress(message: str, fraction: float = 0.0) -> None:
     """Implements `ToolProgress`."""
 
 
+@dataclass
+class KeptArtifacts:
+    """Implements `tool.Artifacts` in memory: name → media type and content."""
+
+    kept: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+
+    async def save(
+        self, name: str, media_type: str, content: bytes | AsyncIterable[bytes], *, description: str = ""
+    ) -> str:
+        data = content if isinstance(content, bytes) else b"".join([piece async for piece in content])
+        self.kept[name] = (media_type, data)
+        return f"artifact-{name}"
+
+
 def context(message: str = "", references: tuple[Reference, ...] = (), user_id: str = "ann") -> ToolContext:
     """What a tool is told of a run."""
-    return ToolContext(user_id, frozenset(), "run", "thread", "call", message, references, no_progress)
+    return ToolContext(
+        user_id, frozenset(), "run", "thread", "call", message, references, no_progress, KeptArtifacts(), tuple
+    )
 
 
 class DataBench:

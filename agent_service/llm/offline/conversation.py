@@ -1,7 +1,7 @@
 """What the offline model works on: a conversation so far, and what it says next. Plain values, no library's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
@@ -10,7 +10,10 @@ from agent_service.engine.events import JsonObject, JsonValue
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A tool call of this step and what came of it. `result` is None when it failed or was too large."""
+    """A tool call and what came of it. `result` is None when it failed or was too large.
+
+    Of an earlier step's call, `tool_call_id` is the id under which tools know it; of this step's own it is empty.
+    """
 
     tool_name: str
     args: JsonObject
@@ -18,6 +21,7 @@ class Exchange:
     summary: str
     result: JsonObject | None
     error: str
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,8 @@ class Conversation:
     """What the model is asked.
 
     `request` is the person's message, `earlier` their earlier messages of the thread (oldest first). `findings` maps
-    an agent to what it found. `tools` are the tools on offer; `output_tool` is the one to answer through, with
-    `output_fields`, where the answer must be typed.
+    an agent to what it found, `evidence` an agent to its calls that ended well. `tools` are the tools on offer;
+    `output_tool` is the one to answer through, with `output_fields`, where the answer must be typed.
     """
 
     request: str
@@ -37,6 +41,7 @@ class Conversation:
     tools: frozenset[str]
     output_tool: str = ""
     output_fields: frozenset[str] = frozenset()
+    evidence: Mapping[str, tuple[Exchange, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,18 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
 from agent_service.engine.events import JsonObject
-from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Thought, Words, child, text
+from agent_service.llm.offline.conversation import (
+    Call,
+    Conversation,
+    Exchange,
+    Saying,
+    Thought,
+    Words,
+    child,
+    children,
+    text,
+)
+from agent_service.llm.offline.facts import SUCCESS
 from agent_service.llm.offline.replies import reply
 
 NAME: Final = "offline"
@@ -169,6 +180,7 @@ def _conversation(messages: Sequence[ModelMessage], parameters: ModelRequestPara
         earlier=tuple(_split_prompt(prompt)[0] for prompt in prompts[:-1]),
         now=_now(facts),
         findings=_findings(facts),
+        evidence=_evidence(facts),
         exchanges=tuple(_exchanges(messages)),
         tools=frozenset(tool.name for tool in parameters.function_tools),
         output_tool=output.name if output else "",
@@ -193,12 +205,31 @@ def _now(facts: JsonObject) -> datetime:
 
 
 def _findings(facts: JsonObject) -> dict[str, JsonObject]:
-    found = child(facts, "findings")
     return {
         text(entry, "agent"): output
-        for entry in (found if isinstance(found, list) else [])
+        for entry in children(facts, "findings")
         if isinstance(output := child(entry, "found"), Mapping)
     }
+
+
+def _evidence(facts: JsonObject) -> dict[str, tuple[Exchange, ...]]:
+    return {
+        text(entry, "agent"): tuple(_cited(record) for record in children(entry, "evidence"))
+        for entry in children(facts, "findings")
+    }
+
+
+def _cited(record: JsonObject) -> Exchange:
+    args, result = child(record, "args"), child(record, "result")
+    return Exchange(
+        tool_name=text(record, "tool_name"),
+        args=args if isinstance(args, Mapping) else {},
+        status=SUCCESS,
+        summary=text(record, "summary"),
+        result=result if isinstance(result, Mapping) else None,
+        error="",
+        tool_call_id=text(record, "tool_call_id"),
+    )
 
 
 def _exchanges(messages: Sequence[ModelMessage]) -> Iterator[Exchange]:

@@ -1,7 +1,15 @@
 """The offline model's next turn: which part it plays follows from what it is offered, and from nothing a user says."""
 
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
 from agent_service.llm.offline import analyst, triage, voice
 from agent_service.llm.offline.conversation import Conversation, Saying, Words
+
+_Part: TypeAlias = tuple[Callable[[Conversation], bool], Callable[[Conversation], list[Saying]]]
+
+PARTS: Final[tuple[_Part, ...]] = ((analyst.can_play, analyst.reply),)
+"""One for each specialist, tried in order: whether the tools on offer are its own, and its next turn."""
 
 
 def reply(conversation: Conversation) -> list[Saying]:
@@ -13,8 +21,9 @@ def reply(conversation: Conversation) -> list[Saying]:
         if conversation.output_fields >= triage.FIELDS:
             return triage.reply(conversation)
         raise ValueError("the offline model does not know this typed output")
-    if analyst.can_play(conversation):
-        return analyst.reply(conversation)
+    for can_play, play in PARTS:
+        if can_play(conversation):
+            return play(conversation)
     if conversation.tools:
         offered = ", ".join(sorted(conversation.tools))
         return [

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 from structlog.typing import EventDict
 
 from agent_service.engine.dispatcher import (
-    MAX_ARTIFACT_BYTES,
     MAX_ID_CHARACTERS,
+    MAX_LARGE_RESULT_BYTES,
     MAX_RESULT_BYTES,
     MAX_TEXT_CHARACTERS,
 )
@@ -328,10 +328,10 @@ async def test_a_result_past_its_bound_becomes_an_artifact(memory: MemoryStorage
 
 
 async def test_a_result_that_is_far_too_large_is_refused(memory: MemoryStorage) -> None:
-    huge = giving({"text": "x" * MAX_ARTIFACT_BYTES})
+    huge = giving({"text": "x" * MAX_LARGE_RESULT_BYTES})
     told = await Calls(memory, a_tool("look", huge)).play(("look", {}))
     assert single(told).status is ToolStatus.ERROR
-    assert f"larger than {MAX_ARTIFACT_BYTES} bytes" in single(told).error
+    assert f"larger than {MAX_LARGE_RESULT_BYTES} bytes" in single(told).error
     assert not (await memory.files.list("ann", page_size=9)).items
 
 
