@@ -33,7 +33,9 @@ def test_runtime_lock_is_part_of_the_development_lock() -> None:
     """Pin for pin, hashes included; where a package is needed (its marker) may differ, for more needs it there."""
 
     def of(lock: str) -> set[tuple[str, str]]:
-        return {(key.split(" ;")[0].strip(), entry.partition(" --hash")[2].strip()) for key, entry in pins(lock).items()}
+        return {
+            (key.split(" ;")[0].strip(), entry.partition(" --hash")[2].strip()) for key, entry in pins(lock).items()
+        }
 
     assert of("base.txt") <= of("dev.txt")
 

@@ -135,7 +135,11 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Entities:
-    """What a message names, in order. `columns` maps a canonical column to the file's own."""
+    """What a message names, in order. `columns` maps a canonical column to the file's own.
+
+    `rows`, `days`, `seed` and `preset` are of a workload to be made, `corpus` names a knowledge base, `query` is what
+    to search it for, `change_time` is when something changed (UTC).
+    """
 
     models: tuple[str, ...] = ()
     assume_model: str = ""
@@ -146,6 +150,13 @@ class Entities:
     goals: tuple[Goal, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
     sql: str = ""
+    rows: int | None = None
+    days: int | None = None
+    seed: int | None = None
+    preset: str = ""
+    corpus: str = ""
+    query: str = ""
+    change_time: datetime | None = None
 
     def over(self, earlier: "Entities") -> "Entities":
         """Return these, and what only an earlier message named: for a message that goes on with that one."""
@@ -160,6 +171,13 @@ class Entities:
             goals=self.goals or earlier.goals,
             columns=tuple({**dict(earlier.columns), **dict(self.columns)}.items()),
             sql=self.sql,
+            rows=self.rows if self.rows is not None else earlier.rows,
+            days=self.days if self.days is not None else earlier.days,
+            seed=self.seed if self.seed is not None else earlier.seed,
+            preset=self.preset or earlier.preset,
+            corpus=self.corpus or earlier.corpus,
+            query=self.query or earlier.query,
+            change_time=self.change_time or earlier.change_time,
         )
 
     def dataset_arguments(self) -> dict[str, JsonValue]:
