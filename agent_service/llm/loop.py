@@ -10,7 +10,7 @@ import pydantic_ai
 from pydantic import BaseModel, ValidationError
 from pydantic_ai import Agent as ModelAgent
 from pydantic_ai import RunContext, ToolDefinition, UsageLimits
-from pydantic_ai.exceptions import AgentRunError
+from pydantic_ai.exceptions import AgentRunError, UnexpectedModelBehavior
 from pydantic_ai.messages import (
     AgentStreamEvent,
     ModelMessage,
@@ -30,6 +30,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema
 
+from agent_service.engine.errors import ApexError
 from agent_service.engine.events import JsonObject, JsonValue, Usage
 from agent_service.engine.ports import Step, StepResult, StepSink, ToolCall
 from agent_service.engine.tool import Tool
@@ -85,7 +86,7 @@ class ModelLoop:
 
         async def show(_: RunContext[None], events: AsyncIterable[AgentStreamEvent]) -> None:
             response = _ShownResponse(sink, streams=step.writes_answer)
-            async for event in events:
+            async for event in model.readable(events):
                 await response.take(event)
             await response.end()
 
@@ -117,6 +118,7 @@ class _MeteredModel(WrapperModel):
         super().__init__(wrapped)
         self._sink = sink
         self._deadline = deadline
+        self._broken_by: Exception | None = None
 
     async def request(
         self,
@@ -143,9 +145,31 @@ class _MeteredModel(WrapperModel):
         async with super().request_stream(messages, settings, model_request_parameters, run_context) as response:
             try:
                 yield response
+            except Exception as error:
+                self._broken_by = error
+                raise
             finally:
                 self._sink.used(_usage_of(response.get()))
             self._check(response.get())
+
+    async def readable(self, events: AsyncIterable[AgentStreamEvent]) -> AsyncGenerator[AgentStreamEvent]:
+        """Yield the events. Raises `UnexpectedModelBehavior` for an answer over which the library stumbles.
+
+        Only what broke the model's own stream is meant: while tools run, it is for others to say what went wrong.
+        """
+        iterator = aiter(events)
+        while True:
+            try:
+                event = await anext(iterator)
+            except StopAsyncIteration:
+                return
+            except (AgentRunError, ApexError):
+                raise
+            except Exception as error:
+                if error is not self._broken_by:
+                    raise
+                raise UnexpectedModelBehavior("the answer cannot be read") from error
+            yield event
 
     def _timed(self, settings: ModelSettings | None) -> ModelSettings:
         left_s = self._deadline - asyncio.get_running_loop().time()

@@ -91,7 +91,12 @@ class ResilientModel(WrapperModel):
                 )
                 return await stack.enter_async_context(stream)
 
-            yield await self._repeating(open_stream, _time_of(model_settings))
+            stream = await self._repeating(open_stream, _time_of(model_settings))
+            yield stream
+            answer = stream.get()
+            if answer.finish_reason is None and "finish_reason" not in (answer.provider_details or {}):
+                # Some protocols end a stream like a file: a connection that was lost looks like the end.
+                raise ModelConnectionError(self.model_name, "the answer was cut", phase="read")
 
     @asynccontextmanager
     async def _guarded(self) -> AsyncGenerator[None]:
