@@ -7,15 +7,15 @@ import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry
-from pydantic import BaseModel
+from prometheus_client import CollectorRegistry, Gauge
+from pydantic import BaseModel, SecretStr
 
 from agent_service.admin import AdminServer
 from agent_service.agents.data import DATA
@@ -42,9 +42,12 @@ from agent_service.engine.worker import Worker
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models, ModelSetupError, ModelSource
 from agent_service.llm.prices import are_priced
+from agent_service.llm.providers import ANTHROPIC, OPENAI, Account
 from agent_service.logs import configure_logs
+from agent_service.plugins import load_plugins
 from agent_service.settings import Settings, StartError, development_secret
 from agent_service.tools.data import data_tools
+from agent_service.tools.mcp import McpTools, open_mcp_tools
 from agent_service.tools.sandbox import Sandbox
 from configuration.variables import SettingsError
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
@@ -109,16 +112,19 @@ async def open_app(
     `agents` and `tools` come beside ours; `models`, `supervisor` and `opener` replace ours.
     """
     clock, ids, codec, metrics = SystemClock(), SystemIds(), ProtoCodec(), CollectorRegistry()
-    models = models or Models([settings.model])
-    with _data_dir(settings):
-        storage = await opener(settings.database_url, settings.data_dir)
     sandbox = Sandbox()
-    try:
+    async with AsyncExitStack() as stack:
+        if models is None:
+            models = await stack.enter_async_context(aclosing(_models(settings)))
+        with _data_dir(settings):
+            storage = await opener(settings.database_url, settings.data_dir)
+        stack.push_async_callback(storage.close)
+        stack.push_async_callback(sandbox.close)
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
         own_tools = data_tools(storage.files, sandbox, clock)
-        registry = Registry([*OWN_AGENTS, *agents], [*own_tools, *tools])
-        _check_timeouts(settings, registry)
+        mcp = await stack.enter_async_context(open_mcp_tools(settings.mcp_servers))
+        registry = _registry(settings, [*OWN_AGENTS, *agents], [*own_tools, *tools], mcp, metrics)
         attempts = Attempts(
             storage=storage,
             journal=journal,
@@ -126,7 +132,7 @@ async def open_app(
             supervisor=supervisor
             or Supervisor(
                 registry=registry,
-                loop=ModelLoop(models),
+                loop=ModelLoop(models, step_timeout_ms=round(settings.agent_execution_timeout_s * 1000)),
                 clock=clock,
                 step_timeout_ms=round(settings.agent_execution_timeout_s * 1000),
             ),
@@ -176,9 +182,52 @@ async def open_app(
                 yield App(server, runs, worker, port)
             finally:
                 await server.stop(CLOSE_GRACE_S)
-    finally:
-        await sandbox.close()
-        await storage.close()
+
+
+def _models(settings: Settings) -> Models:
+    """Return the language models that the settings name. Raises `ModelSetupError`."""
+    return Models(
+        settings.model_names,
+        fallback=settings.fallback_model,
+        larger=settings.larger_model,
+        accounts={
+            OPENAI: Account(settings.openai_base_url, _revealed(settings.openai_api_key)),
+            ANTHROPIC: Account(settings.anthropic_base_url, _revealed(settings.anthropic_api_key)),
+        },
+    )
+
+
+def _revealed(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret is not None else ""
+
+
+def _registry(
+    settings: Settings,
+    agents: Sequence[Agent],
+    tools: Sequence[Tool[BaseModel]],
+    mcp: McpTools,
+    metrics: CollectorRegistry,
+) -> Registry:
+    """Put what ships together with what others bring, and tell operators what of that is left out.
+
+    Raises `SettingsError` for an agent that is to use an MCP server's tools, but does not exist.
+    """
+    tools = [*tools, *mcp.tools]
+    step_timeout_ms = round(settings.agent_execution_timeout_s * 1000)
+    plugins = load_plugins(agents, tools, step_timeout_ms=step_timeout_ms)
+    left_out = Gauge("apex_left_out", "Plug-ins and MCP servers that are left out.", ["source"], registry=metrics)
+    for one in (*mcp.left_out, *plugins.left_out):
+        structlog.get_logger("apex").warning("left_out", source=one.source, reason=one.reason)
+        left_out.labels(one.source).set(1)
+    by_name = {agent.name: agent for agent in (*agents, *plugins.agents)}
+    unknown = sorted(mcp.by_agent.keys() - by_name.keys())
+    if unknown:
+        raise SettingsError((f"APEX_MCP_SERVERS: there is no agent {unknown[0]!r}",))
+    for name, more in mcp.by_agent.items():
+        by_name[name] = replace(by_name[name], tools=(*by_name[name].tools, *more))
+    registry = Registry(by_name.values(), [*tools, *plugins.tools])
+    _check_timeouts(settings, registry)
+    return registry
 
 
 @asynccontextmanager

@@ -89,7 +89,7 @@ class Models:
         name = name or self._default
         return () if name == OFFLINE else tuple(other for other in _once([self._fallback, OFFLINE]) if other != name)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections to providers."""
         await asyncio.gather(*(provider.close() for provider in self._providers.values()))
 

@@ -66,7 +66,7 @@ async def speaking(
         try:
             yield ModelLoop(models, step_timeout_ms=step_timeout_ms), server
         finally:
-            await models.close()
+            await models.aclose()
 
 
 async def failing(
@@ -197,7 +197,7 @@ async def test_a_server_that_is_not_there_is_unavailable(dialect: Dialect) -> No
     models = Models([dialect.model], accounts={dialect.provider: dialect.account(url)}, retries=QUICK)
     with pytest.raises(ModelError, match="cannot be made"):
         await ModelLoop(models).run(step(), sink())
-    await models.close()
+    await models.aclose()
 
 
 @BOTH
