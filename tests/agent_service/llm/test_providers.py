@@ -10,49 +10,22 @@ from typing import Final
 import pytest
 from pydantic import BaseModel, Field
 
-from agent_service.agents.data import DATA
 from agent_service.engine.agent import Agent
-from agent_service.engine.commands import RunSettings
 from agent_service.engine.errors import ErrorReason, ModelError, Remedy
-from agent_service.engine.events import JsonObject
-from agent_service.engine.ports import Step, ToolCall
-from agent_service.engine.tool import Tool, ToolContext, ToolOutput, define_tool
+from agent_service.engine.tool import ToolContext, ToolOutput, define_tool
 from agent_service.llm.loop import MAX_CORRECTIONS, ModelLoop
 from agent_service.llm.models import Models
 from agent_service.llm.providers import Waits
 from agent_service.llm.resilience import Retries
 from tests.support.anthropic_server import ANTHROPIC, event
-from tests.support.canned_tools import RESULT, CannedTools
 from tests.support.openai_server import OPENAI, chunk
 from tests.support.provider_server import SECRET, Act, Call, Dialect, ProviderServer, Reply, Script
 from tests.support.step_sinks import MemorySink
+from tests.support.steps import WRITER, sink, step
 
 QUICK: Final = Retries(first_wait_s=0.001, longest_wait_s=0.002, jitter_s=0.001)
 SOON: Final = Waits(connect=5, first_byte=0.3, between_bytes=0.2)
-WRITER: Final = Agent("writer", "Writer", "Writes.", "Write.", ("usage_summary", "cost_breakdown"))
 BOTH: Final = pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC], ids=["openai", "anthropic"])
-
-
-def step(agent: Agent = WRITER, tools: tuple[Tool[BaseModel], ...] | None = None) -> Step:
-    return Step(
-        agent=agent,
-        tools=CannedTools().make(agent.tools) if tools is None else tools,
-        prompt="What does it cost?",
-        history=(),
-        findings=(),
-        references=(),
-        context={},
-        settings=RunSettings(),
-        now=datetime(2026, 6, 1, tzinfo=UTC),
-        writes_answer=True,
-    )
-
-
-def sink() -> MemorySink:
-    async def canned(_: ToolCall) -> JsonObject:
-        return RESULT
-
-    return MemorySink(dict.fromkeys((*DATA.tools, "threshold"), canned))
 
 
 @asynccontextmanager
@@ -315,7 +288,7 @@ THRESHOLD: Final = define_tool("threshold", "Sets it.", Threshold, _threshold)
 async def test_a_tool_whose_arguments_stay_wrong_is_taken_away_and_the_step_goes_on(dialect: Dialect) -> None:
     wrong = [dialect.answer(calls=[Call("threshold", '{"percent": 101}', f"c{n}")]) for n in range(MAX_CORRECTIONS + 1)]
     async with speaking(dialect, [*wrong, dialect.answer("Without it.")]) as (loop, server):
-        result = await loop.run(step(WRITER, (THRESHOLD,)), sink())
+        result = await loop.run(step(WRITER, (THRESHOLD,)), sink("threshold"))
     assert result.output == "Without it."
     offered = [bool(asked.body.get("tools")) for asked in server.asked]
     assert offered == [True] * (MAX_CORRECTIONS + 1) + [False]
