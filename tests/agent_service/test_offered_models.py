@@ -9,7 +9,9 @@ from pydantic_ai.models.test import TestModel
 from agent_service.app import open_app
 from agent_service.engine.commands import RunCommand, RunSettings
 from agent_service.engine.errors import ApexError, ErrorReason
+from agent_service.llm.models import ModelSetupError
 from agent_service.settings import load_settings
+from configuration.variables import SettingsError
 from tests.support.workshop import ANN
 
 
@@ -40,3 +42,33 @@ async def test_the_offline_model_costs_nothing_and_takes_a_budget(tmp_path: Path
     command = RunCommand("hello", settings=RunSettings(budget_usd=0.0))
     async with open_app(settings) as app:
         assert not (await app.runs.accept(ANN, command)).already_existed
+
+
+async def test_the_settings_say_which_models_there_are(tmp_path: Path) -> None:
+    environ = {
+        "APEX_DATA_DIR": str(tmp_path),
+        "APEX_GRPC_ADDRESS": "127.0.0.1:0",
+        "APEX_MODEL": "openai:gpt-4o",
+        "APEX_OFFERED_MODELS": "offline",
+        "APEX_FALLBACK_MODEL": "anthropic:claude-sonnet-4-6",
+        "OPENAI_API_KEY": "a-key",
+        "ANTHROPIC_API_KEY": "a-key",
+    }
+    async with open_app(load_settings(environ)) as app:
+        with pytest.raises(ApexError, match=r"It offers: openai:gpt-4o, offline\.|openai:gpt-4o, offline") as refused:
+            await app.runs.accept(ANN, RunCommand("hello", settings=RunSettings(model="anthropic:claude-sonnet-4-6")))
+    assert refused.value.violations[0].field == "settings.model"
+    with pytest.raises(ModelSetupError, match="set ANTHROPIC_API_KEY"):
+        async with open_app(load_settings({**environ, "ANTHROPIC_API_KEY": ""})):
+            pass
+
+
+async def test_an_mcp_server_for_an_agent_that_does_not_exist_is_a_wrong_setting(tmp_path: Path) -> None:
+    environ = {
+        "APEX_DATA_DIR": str(tmp_path),
+        "APEX_GRPC_ADDRESS": "127.0.0.1:0",
+        "APEX_MCP_SERVERS": '{"files": {"command": "/no/such/program", "agents": ["librarian"]}}',
+    }
+    with pytest.raises(SettingsError, match="APEX_MCP_SERVERS: there is no agent 'librarian'"):
+        async with open_app(load_settings(environ)):
+            pass
