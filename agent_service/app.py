@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -39,6 +40,7 @@ from agent_service.engine.supervisor import Supervisor
 from agent_service.engine.threads import Threads
 from agent_service.engine.tool import Tool
 from agent_service.engine.worker import Worker
+from agent_service.llm.circuits import Circuit
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models, ModelSetupError, ModelSource
 from agent_service.llm.prices import are_priced
@@ -115,7 +117,7 @@ async def open_app(
     sandbox = Sandbox()
     async with AsyncExitStack() as stack:
         if models is None:
-            models = await stack.enter_async_context(aclosing(_models(settings)))
+            models = await stack.enter_async_context(aclosing(_models(settings, metrics)))
         with _data_dir(settings):
             storage = await opener(settings.database_url, settings.data_dir)
         stack.push_async_callback(storage.close)
@@ -184,9 +186,9 @@ async def open_app(
                 await server.stop(CLOSE_GRACE_S)
 
 
-def _models(settings: Settings) -> Models:
+def _models(settings: Settings, metrics: CollectorRegistry) -> Models:
     """Return the language models that the settings name. Raises `ModelSetupError`."""
-    return Models(
+    models = Models(
         settings.model_names,
         fallback=settings.fallback_model,
         larger=settings.larger_model,
@@ -195,6 +197,14 @@ def _models(settings: Settings) -> Models:
             ANTHROPIC: Account(settings.anthropic_base_url, _revealed(settings.anthropic_api_key)),
         },
     )
+    resting = Gauge("apex_provider_resting", "1: left alone after failures.", ["provider"], registry=metrics)
+    for provider, circuit in models.circuits.items():
+        resting.labels(provider).set_function(partial(_is_resting, circuit))
+    return models
+
+
+def _is_resting(circuit: Circuit) -> float:
+    return 0.0 if circuit.is_closed else 1.0
 
 
 def _revealed(secret: SecretStr | None) -> str:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from purgatory import AsyncCircuitBreakerFactory
-from purgatory.domain.model import HALF_OPENED, OPENED
+from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED, Context
 from pydantic_ai.exceptions import (
     ModelAPIError,
     ModelQuotaExceededError,
@@ -44,11 +44,17 @@ class Circuit:
         self._provider = provider
         self._rest_s = rest_s
         self._is_probing = False
+        self._context: Context | None = None
         self._breakers = AsyncCircuitBreakerFactory(
             default_threshold=max_failures,
             default_ttl=rest_s,
             exclude=[(BaseException, lambda error: not _is_down(error))],
         )
+
+    @property
+    def is_closed(self) -> bool:
+        """False while the provider is left alone, and until a request has found that it is back."""
+        return self._context is None or self._context.state == CLOSED
 
     @asynccontextmanager
     async def request(self) -> AsyncGenerator[None]:
@@ -57,7 +63,7 @@ class Circuit:
         After the rest one request goes through, alone: the library would let all of them.
         """
         breaker = await self._breakers.get_breaker(self._provider)
-        context = breaker.context
+        self._context = context = breaker.context
         if context.state == OPENED:
             left_s = min((context.opened_at or 0.0) + self._rest_s - time.time(), self._rest_s)
             if left_s >= 0:

@@ -44,6 +44,8 @@ MAX_CORRECTIONS: Final = 2
 DEFAULT_STEP_TIMEOUT_MS: Final = 30_000
 """The time of a step, where the loop is not told another."""
 
+CUT_NOTICE: Final = "\n\n*The answer was cut here: the model has used up its output tokens.*"
+
 MIN_THOUGHT_CHARACTERS: Final = 24
 """A shorter sentence is shown together with the next."""
 
@@ -93,7 +95,12 @@ class ModelLoop:
             )
         except AgentRunError as error:
             raise failures.of_run(error, model.wrapped.model_name, MAX_MODEL_REQUESTS) from error
-        return StepResult(result.output)
+        output = result.output
+        if isinstance(output, str) and model.was_cut:
+            output += CUT_NOTICE
+            if step.writes_answer:
+                await sink.text(CUT_NOTICE)
+        return StepResult(output)
 
     def fallbacks(self, model: str = "") -> tuple[str, ...]:
         """Return the models to go on with, in this order, when this one (empty: the default) is down."""

@@ -34,6 +34,8 @@ class MeteredModel(WrapperModel):
         self._sink = sink
         self._deadline = deadline
         self._broken_by: Exception | None = None
+        self.was_cut = False
+        """True when the last response ended because it used up its output tokens."""
 
     async def request(
         self,
@@ -93,6 +95,7 @@ class MeteredModel(WrapperModel):
         return timed
 
     def _check(self, response: ModelResponse) -> None:
+        self.was_cut = response.finish_reason == "length"
         if response.finish_reason == "content_filter":
             raise failures.refused(self.model_name)
 

@@ -89,6 +89,11 @@ class Models:
         name = name or self._default
         return () if name == OFFLINE else tuple(other for other in _once([self._fallback, OFFLINE]) if other != name)
 
+    @property
+    def circuits(self) -> Mapping[str, Circuit]:
+        """The circuit breakers, by provider."""
+        return self._circuits
+
     async def aclose(self) -> None:
         """Close the connections to providers."""
         await asyncio.gather(*(provider.close() for provider in self._providers.values()))

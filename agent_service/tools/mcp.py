@@ -144,6 +144,7 @@ def _tool(server_name: str, server: McpServer, connection: McpConnection, listed
         result = await connection.ask(lambda client: client.call_tool(listed.name, dict(args.root)), server.timeout_s)
         return _output(listed.name, result)
 
+    reason = f"{listed.name} of the MCP server {server_name!r} may change something outside."
     description = (listed.description or listed.title or listed.name).strip()
     return define_tool(
         f"{server_name}{SEPARATOR}{listed.name}",
@@ -153,6 +154,7 @@ def _tool(server_name: str, server: McpServer, connection: McpConnection, listed
         effect=effect,
         timeout_ms=round((server.timeout_s + CONNECT_TIMEOUT_S + 1) * 1000),
         scopes=server.scopes,
+        needs_approval=(lambda _: reason) if server.approval and effect is Effect.UNSAFE else None,
     )
 
 

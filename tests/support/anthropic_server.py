@@ -42,6 +42,10 @@ class Anthropic:
         block = _block(0, {"type": "text", "text": ""}, texts) if pieces else []
         return Reply([_start(), *block, *_stop("refusal")])
 
+    def cut(self, *pieces: str) -> Reply:
+        texts = [{"type": "text_delta", "text": piece} for piece in pieces]
+        return Reply([_start(), *_block(0, {"type": "text", "text": ""}, texts), *_stop("max_tokens")])
+
     def failure(self, status: int, **headers: str) -> Reply:
         return _error(status, "api_error", f"failed for {SECRET}", **headers)
 
@@ -54,7 +58,7 @@ ANTHROPIC: Final[Dialect] = Anthropic()
 
 def event(kind: str, **fields: object) -> bytes:
     """Return one event of a stream."""
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields}, ensure_ascii=False)}\n\n".encode()
 
 
 def _start() -> bytes:

@@ -35,6 +35,10 @@ class OpenAi:
         parts = [*(chunk({"content": piece}) for piece in pieces), chunk({"refusal": f"No. {SECRET}"})]
         return Reply([*parts, chunk({}, finish="content_filter"), chunk(None, usage=USAGE), DONE])
 
+    def cut(self, *pieces: str) -> Reply:
+        parts = [chunk({"content": piece}) for piece in pieces]
+        return Reply([*parts, chunk({}, finish="length"), chunk(None, usage=USAGE), DONE])
+
     def failure(self, status: int, **headers: str) -> Reply:
         return _error(status, "server_error", f"failed for {SECRET}", **headers)
 
@@ -49,7 +53,7 @@ def chunk(delta: dict[str, object] | None, *, finish: str | None = None, usage: 
     """Return one chunk of a stream; without a delta, one without choices."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
     head = {"id": "r1", "object": "chat.completion.chunk", "created": 1750000000, "model": "gpt-4o"}
-    return f"data: {json.dumps({**head, 'choices': choices, 'usage': usage})}\n\n".encode()
+    return f"data: {json.dumps({**head, 'choices': choices, 'usage': usage}, ensure_ascii=False)}\n\n".encode()
 
 
 def _call(number: int, call: Call) -> list[dict[str, object]]:

@@ -80,6 +80,10 @@ class Dialect(Protocol):
         """Return an answer that was filtered after these pieces."""
         ...
 
+    def cut(self, *pieces: str) -> Reply:
+        """Return an answer that used up its output tokens after these pieces."""
+        ...
+
     def failure(self, status: int, **headers: str) -> Reply:
         """Return an error that quotes a secret; `_` in a header's name stands for `-`."""
         ...

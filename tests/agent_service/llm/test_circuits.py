@@ -44,6 +44,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
     return time
 
 
+def is_closed(circuit: Circuit) -> bool:
+    return circuit.is_closed
+
+
 async def ask(circuit: Circuit, error: BaseException | None = None) -> None:
     async with circuit.request():
         if error is not None:
@@ -60,13 +64,16 @@ async def test_three_failures_in_a_row_leave_it_alone_for_a_minute(clock: Time) 
     circuit = Circuit("openai")
     await fail(circuit, MAX_FAILURES - 1)
     await ask(circuit)
+    assert is_closed(circuit)
     await fail(circuit, MAX_FAILURES)
+    assert not is_closed(circuit)
     clock.now += REST_S - 0.5
     with pytest.raises(CircuitOpenError) as caught:
         await ask(circuit)
     assert caught.value.retry_after_s == pytest.approx(0.5)
     clock.now += 0.6
     await ask(circuit)
+    assert is_closed(circuit)
     await ask(circuit)
 
 

@@ -8,12 +8,14 @@ from email.utils import format_datetime
 from typing import Final
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from agent_service.engine.agent import Agent
 from agent_service.engine.errors import ErrorReason, ModelError, Remedy
 from agent_service.engine.tool import ToolContext, ToolOutput, define_tool
-from agent_service.llm.loop import MAX_CORRECTIONS, ModelLoop
+from agent_service.llm.loop import CUT_NOTICE, MAX_CORRECTIONS, ModelLoop
 from agent_service.llm.models import Models
 from agent_service.llm.providers import Waits
 from agent_service.llm.resilience import Retries
@@ -235,6 +237,38 @@ async def test_a_request_that_is_too_long_has_its_own_words_and_is_not_repeated(
     assert error.remedy is Remedy.OTHER_MODEL
     assert "Start a new thread." in error.recovery_suggestions
     assert len(server.asked) == 1
+
+
+@BOTH
+async def test_an_answer_that_was_cut_says_so(dialect: Dialect) -> None:
+    watched = sink()
+    async with speaking(dialect, [dialect.cut("It costs ", "12")]) as (loop, _):
+        result = await loop.run(step(), watched)
+    assert result.output == watched.answer == f"It costs 12{CUT_NOTICE}"
+
+
+@BOTH
+async def test_tokens_that_are_used_up_before_the_answer_have_their_own_words(dialect: Dialect) -> None:
+    error, _, server = await failing(dialect, dialect.cut(), dialect.answer("Never asked."))
+    assert "output tokens" in error.message
+    assert len(server.asked) == 1
+
+
+@BOTH
+@settings(max_examples=15)
+@given(data=st.data())
+async def test_it_does_not_matter_how_the_bytes_come(dialect: Dialect, data: st.DataObject) -> None:
+    calls = [Call("usage_summary", '{"group_by": ["model"]}')]
+    whole = [*dialect.answer("Größe: ", "12 €.", calls=calls, thought="I look … first.").pieces]
+    text = b"".join(piece for piece in whole if isinstance(piece, bytes))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(text) - 1), max_size=40)))
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    watched = sink()
+    async with speaking(dialect, [Reply(pieces), dialect.answer("Much.")]) as (loop, _):
+        await loop.run(step(), watched)
+    assert [text for kind, text in watched.log if kind == "thought"] == ["I look … first.", "Größe: 12 €."]
+    assert [call.args for call in watched.ran] == [{"group_by": ["model"]}]
+    assert watched.answer == "Much."
 
 
 @BOTH

@@ -33,6 +33,12 @@ ROOT: Final = Path(__file__).parents[3]
 MAIN: Final = ("-m", "tests.support.mcp_server_main")
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not end by itself is killed sooner than people would want it."""
+    monkeypatch.setattr("mcp.client.stdio.PROCESS_TERMINATION_TIMEOUT", 0.1)
+
+
 def server(*more: str, **fields: object) -> McpServer:
     given = {"command": sys.executable, "args": (*MAIN, *more), "env": {"PYTHONPATH": str(ROOT), "PLACE": "here"}}
     return McpServer.model_validate({**given, **fields})
@@ -72,7 +78,13 @@ async def test_a_server_over_its_standard_streams() -> None:
         assert weather.description.startswith("Tells the weather of a city.")
         assert weather.args.model_json_schema()["properties"]["city"] == {"title": "City", "type": "string"}
         assert (weather.effect, weather.scopes) == (Effect.READ_ONLY, frozenset({"weather"}))
-        assert there.tools["w__dies"].effect is Effect.UNSAFE
+        assert weather.needs_approval is None
+        dies = there.tools["w__dies"]
+        assert dies.effect is Effect.UNSAFE
+        assert dies.needs_approval is not None
+        assert dies.needs_approval(dies.args.model_validate({})) == (
+            "dies of the MCP server 'w' may change something outside."
+        )
         assert weather.timeout_ms < 30_000
         assert found.by_agent == {"data": tuple(there.tools), "triage": tuple(there.tools)}
         assert [one.reason for one in found.left_out] == ["it has no tool 'gone', of which an effect is set"]
@@ -110,7 +122,8 @@ async def test_a_server_that_dies_is_started_again(monkeypatch: pytest.MonkeyPat
         with pytest.raises(ToolError, match=r"does not answer. It is tried again in (29|30) s"):
             await there.call("w__weather", city="Bern")
     monkeypatch.setattr(mcp_connection, "FIRST_PAUSE_S", 0.0)
-    async with opened(w=server(timeout_s=5)) as there:
+    async with opened(w=server(timeout_s=5, approval=False)) as there:
+        assert there.tools["w__dies"].needs_approval is None
         with pytest.raises(ToolError, match="broke off"):
             await there.call("w__dies")
         assert await there.celsius("Bern") == 4
@@ -119,10 +132,10 @@ async def test_a_server_that_dies_is_started_again(monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 async def test_a_call_that_hangs_ends_and_the_others_do_not_notice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp_connection, "FIRST_PAUSE_S", 30.0)
-    async with opened(w=server(timeout_s=0.5)) as there:
+    async with opened(w=server(timeout_s=0.2)) as there:
         hanging = asyncio.create_task(there.call("w__hangs"))
         assert await there.celsius("Bern") == 4
-        with pytest.raises(ToolError, match=r"did not answer within 0.5 s. Whether"):
+        with pytest.raises(ToolError, match=r"did not answer within 0.2 s. Whether"):
             await hanging
         assert await there.celsius("Bern") == 4
         for _ in range(mcp_connection.MAX_TIMEOUTS):
