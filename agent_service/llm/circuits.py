@@ -4,16 +4,22 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from purgatory import AsyncCircuitBreakerFactory
-from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED, Context
 from pydantic_ai.exceptions import (
     ModelAPIError,
     ModelQuotaExceededError,
     ModelRateLimitError,
     ModelRequestRejectedError,
 )
+
+if TYPE_CHECKING:
+    from purgatory.domain.model import Context
+
+OPENED: Final = "opened"
+HALF_OPENED: Final = "half-opened"
+CLOSED: Final = "closed"
+"""The states, as the library calls them."""
 
 MAX_FAILURES: Final = 3
 """Requests in a row, each with its repetitions, that fail before a provider is left alone."""
@@ -41,6 +47,8 @@ class Circuit:
     """
 
     def __init__(self, provider: str, *, max_failures: int = MAX_FAILURES, rest_s: float = REST_S) -> None:
+        from purgatory import AsyncCircuitBreakerFactory
+
         self._provider = provider
         self._rest_s = rest_s
         self._is_probing = False

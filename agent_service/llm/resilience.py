@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import stamina
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import (
     ModelAPIError,
@@ -107,6 +106,8 @@ class ResilientModel(WrapperModel):
             raise resting(self.model_name, error.retry_after_s) from None
 
     async def _repeating(self, attempt: Callable[[], Awaitable[ResultT]], time_s: float) -> ResultT:
+        import stamina
+
         clock = asyncio.get_running_loop().time
         deadline = clock() + time_s
 
@@ -145,7 +146,7 @@ def _is_worth_repeating(error: ModelAPIError) -> bool:
     if isinstance(error, ModelQuotaExceededError):
         return False
     if isinstance(error, ModelHTTPError):
-        return error.status_code in REPEATED_STATUSES
+        return error.status_code in REPEATED_STATUSES and error.provider_retry_hint is not False
     if isinstance(error, ModelTimeoutError):
         return error.phase in {"connect", "pool"}
     return isinstance(error, ModelConnectionError)

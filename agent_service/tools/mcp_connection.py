@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -177,7 +178,7 @@ class McpConnection:
 
 
 def _in_words(error: BaseException) -> str:
-    """Return an error for the log; of a group, its first."""
+    """Return an error for the log: of a group, its first; without addresses, which may hold a key."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARACTERS]
+    return re.sub(r"://\S+", "://…", f"{type(error).__name__}: {error}")[:MAX_ERROR_CHARACTERS]

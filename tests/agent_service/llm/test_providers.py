@@ -1,6 +1,7 @@
 """Steps against providers over real HTTP, in both protocols: what goes well, and everything that does not."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
+from pydantic_ai.messages import ModelMessage, ModelRequest
+from pydantic_ai.models import ModelRequestParameters
 
 from agent_service.engine.agent import Agent
 from agent_service.engine.errors import ErrorReason, ModelError, Remedy
@@ -133,6 +136,27 @@ async def test_a_rejected_request_is_not_repeated(dialect: Dialect, status: int)
 
 
 @BOTH
+async def test_a_provider_that_says_so_is_not_asked_again(dialect: Dialect) -> None:
+    failure = dialect.failure(500, x_should_retry="false")
+    _, _, server = await failing(dialect, failure, dialect.answer("Never asked."))
+    assert len(server.asked) == 1
+
+
+async def test_a_request_that_is_not_streamed_is_repeated_likewise() -> None:
+    message = {"role": "assistant", "content": "Much."}
+    whole = {"id": "r1", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": []}
+    whole["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    script = [OPENAI.failure(503), Reply([json.dumps(whole).encode()], 200, "application/json")]
+    async with ProviderServer(script) as server:
+        models = Models([OPENAI.model], accounts={"openai": OPENAI.account(server.url)}, retries=QUICK)
+        asked: list[ModelMessage] = [ModelRequest.user_text_prompt("What does it cost?")]
+        response = await models.get().request(asked, None, ModelRequestParameters())
+        await models.aclose()
+    assert response.text == "Much."
+    assert len(server.asked) == 2
+
+
+@BOTH
 @pytest.mark.parametrize("form", ["seconds", "milliseconds", "date"])
 async def test_a_pause_longer_than_the_step_is_not_waited_for(dialect: Dialect, form: str) -> None:
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
@@ -199,6 +223,8 @@ async def test_an_answer_that_breaks_off_is_no_answer(dialect: Dialect, end: Act
     assert watched.answer == "It is "
     assert error.remedy is Remedy.AGAIN
     assert len(server.asked) == 1
+    # What it consumed is counted as far as the provider has said it.
+    assert watched.usage.input_tokens == {"openai": 0, "anthropic": 1000}[dialect.provider]
 
 
 @BOTH
