@@ -7,26 +7,23 @@ import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry, Gauge
-from pydantic import BaseModel, SecretStr
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
 
 from agent_service.admin import AdminServer
-from agent_service.agents.data import DATA
-from agent_service.agents.supervisor import SUPERVISOR
-from agent_service.agents.triage import TRIAGE
 from agent_service.api.auth import PRINTABLE, KeySource, SecretKey, TokenIssuer, TokenVerifier
 from agent_service.api.jwks import JwksKeys
 from agent_service.api.options import ApiOptions, TlsFiles
 from agent_service.api.server import AddressInUseError, ApiServer, Engine
 from agent_service.api.wire import ProtoCodec
+from agent_service.catalogue import open_models, open_registry
 from agent_service.engine.agent import Agent
 from agent_service.engine.attempt import Attempts, RunSupervisor
 from agent_service.engine.broadcast import Broadcast
@@ -40,17 +37,12 @@ from agent_service.engine.supervisor import Supervisor
 from agent_service.engine.threads import Threads
 from agent_service.engine.tool import Tool
 from agent_service.engine.worker import Worker
-from agent_service.llm.circuits import Circuit
 from agent_service.llm.loop import ModelLoop
-from agent_service.llm.models import Models, ModelSetupError, ModelSource
+from agent_service.llm.models import ModelSetupError, ModelSource
 from agent_service.llm.prices import are_priced
-from agent_service.llm.providers import ANTHROPIC, OPENAI, Account
 from agent_service.logs import configure_logs
-from agent_service.plugins import load_plugins
 from agent_service.settings import Settings, StartError, development_secret
-from agent_service.tools.data import data_tools
-from agent_service.tools.mcp import McpTools, open_mcp_tools
-from agent_service.tools.sandbox import Sandbox
+from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
 from configuration.variables import SettingsError
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
 from storage.interfaces import Storage
@@ -67,9 +59,6 @@ SWITCH_INTERVAL_S: Final = 0.0002
 
 STOP_LIMIT_S: Final = 28
 """After SIGTERM the process is gone within this time, whatever hangs."""
-
-OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA)
-"""The agents that ship."""
 
 StorageOpener: TypeAlias = Callable[[str, Path], Awaitable[Storage]]
 """Opens what `storage.opening.open_storage` opens, from the same arguments; raises what that raises."""
@@ -114,19 +103,19 @@ async def open_app(
     `agents` and `tools` come beside ours; `models`, `supervisor` and `opener` replace ours.
     """
     clock, ids, codec, metrics = SystemClock(), SystemIds(), ProtoCodec(), CollectorRegistry()
-    sandbox = Sandbox()
     async with AsyncExitStack() as stack:
         if models is None:
-            models = await stack.enter_async_context(aclosing(_models(settings, metrics)))
+            models = await stack.enter_async_context(open_models(settings, metrics))
         with _data_dir(settings):
             storage = await opener(settings.database_url, settings.data_dir)
         stack.push_async_callback(storage.close)
-        stack.push_async_callback(sandbox.close)
+        place = Workplace()
+        stack.push_async_callback(place.close)
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        own_tools = data_tools(storage.files, sandbox, clock)
-        mcp = await stack.enter_async_context(open_mcp_tools(settings.mcp_servers))
-        registry = _registry(settings, [*OWN_AGENTS, *agents], [*own_tools, *tools], mcp, metrics)
+        given = [*own_tools(storage, place, clock), *tools]
+        registry = await stack.enter_async_context(open_registry(settings, [*OWN_AGENTS, *agents], given, metrics))
+        _check_timeouts(settings, registry)
         attempts = Attempts(
             storage=storage,
             journal=journal,
@@ -178,7 +167,7 @@ async def open_app(
         if settings.is_embedded:
             # The data directory is locked: whoever held these runs is gone.
             await storage.runs.release_all()
-        async with _working(journal, broadcast, worker, sandbox), _admin(settings, metrics, storage, runs):
+        async with _working(journal, broadcast, worker, place), _admin(settings, metrics, storage, runs):
             port = await server.start()
             try:
                 yield App(server, runs, worker, port)
@@ -186,66 +175,12 @@ async def open_app(
                 await server.stop(CLOSE_GRACE_S)
 
 
-def _models(settings: Settings, metrics: CollectorRegistry) -> Models:
-    """Return the language models that the settings name. Raises `ModelSetupError`."""
-    models = Models(
-        settings.model_names,
-        fallback=settings.fallback_model,
-        larger=settings.larger_model,
-        accounts={
-            OPENAI: Account(settings.openai_base_url, _revealed(settings.openai_api_key)),
-            ANTHROPIC: Account(settings.anthropic_base_url, _revealed(settings.anthropic_api_key)),
-        },
-    )
-    resting = Gauge("apex_provider_resting", "1: left alone after failures.", ["provider"], registry=metrics)
-    for provider, circuit in models.circuits.items():
-        resting.labels(provider).set_function(partial(_is_resting, circuit))
-    return models
-
-
-def _is_resting(circuit: Circuit) -> float:
-    return 0.0 if circuit.is_closed else 1.0
-
-
-def _revealed(secret: SecretStr | None) -> str:
-    return secret.get_secret_value() if secret is not None else ""
-
-
-def _registry(
-    settings: Settings,
-    agents: Sequence[Agent],
-    tools: Sequence[Tool[BaseModel]],
-    mcp: McpTools,
-    metrics: CollectorRegistry,
-) -> Registry:
-    """Put what ships together with what others bring, and tell operators what of that is left out.
-
-    Raises `SettingsError` for an agent that is to use an MCP server's tools, but does not exist.
-    """
-    tools = [*tools, *mcp.tools]
-    step_timeout_ms = round(settings.agent_execution_timeout_s * 1000)
-    plugins = load_plugins(agents, tools, step_timeout_ms=step_timeout_ms)
-    left_out = Gauge("apex_left_out", "Plug-ins and MCP servers that are left out.", ["source"], registry=metrics)
-    for one in (*mcp.left_out, *plugins.left_out):
-        structlog.get_logger("apex").warning("left_out", source=one.source, reason=one.reason)
-        left_out.labels(one.source).set(1)
-    by_name = {agent.name: agent for agent in (*agents, *plugins.agents)}
-    unknown = sorted(mcp.by_agent.keys() - by_name.keys())
-    if unknown:
-        raise SettingsError((f"APEX_MCP_SERVERS: there is no agent {unknown[0]!r}",))
-    for name, more in mcp.by_agent.items():
-        by_name[name] = replace(by_name[name], tools=(*by_name[name].tools, *more))
-    registry = Registry(by_name.values(), [*tools, *plugins.tools])
-    _check_timeouts(settings, registry)
-    return registry
-
-
 @asynccontextmanager
-async def _working(journal: Journal, broadcast: Broadcast, worker: Worker, sandbox: Sandbox) -> AsyncIterator[None]:
+async def _working(journal: Journal, broadcast: Broadcast, worker: Worker, place: Workplace) -> AsyncIterator[None]:
     journal.start()
     broadcast.start()
     worker.start()
-    warming = asyncio.create_task(sandbox.warm(), name="sandbox-warm")
+    warming = asyncio.create_task(place.reader.warm(), name="sandbox-warm")
     try:
         yield
     finally:

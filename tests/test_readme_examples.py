@@ -8,12 +8,12 @@ from typing import Final
 import pytest
 
 from agent_service.agents.data import DATA
-from agent_service.app import OWN_AGENTS
 from agent_service.engine.events import ToolCompleted, ToolStatus
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models
 from agent_service.mcp_servers import read_mcp_servers
 from agent_service.plugins import Plugins, load_plugins
+from agent_service.specialists import OWN_AGENTS
 from tests.support.canned_tools import CannedTools
 from tests.support.conversations import AGENTS, Bench
 from tests.support.openai_server import OPENAI

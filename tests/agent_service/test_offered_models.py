@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from pydantic_ai.models import Model
 from pydantic_ai.models.test import TestModel
+from structlog.testing import capture_logs
 
 from agent_service.app import open_app
 from agent_service.engine.commands import RunCommand, RunSettings
 from agent_service.engine.errors import ApexError, ErrorReason
 from agent_service.llm.models import ModelSetupError
 from agent_service.settings import load_settings
-from configuration.variables import SettingsError
 from tests.support.workshop import ANN
 
 
@@ -63,12 +63,14 @@ async def test_the_settings_say_which_models_there_are(tmp_path: Path) -> None:
             pass
 
 
-async def test_an_mcp_server_for_an_agent_that_does_not_exist_is_a_wrong_setting(tmp_path: Path) -> None:
+async def test_tools_for_an_agent_that_does_not_exist_are_told(tmp_path: Path) -> None:
     environ = {
         "APEX_DATA_DIR": str(tmp_path),
         "APEX_GRPC_ADDRESS": "127.0.0.1:0",
         "APEX_MCP_SERVERS": '{"files": {"command": "/no/such/program", "agents": ["librarian"]}}',
     }
-    with pytest.raises(SettingsError, match="APEX_MCP_SERVERS: there is no agent 'librarian'"):
+    with capture_logs() as logs:
         async with open_app(load_settings(environ)):
             pass
+    told = {entry["source"]: entry["reason"] for entry in logs if entry["event"] == "left_out"}
+    assert told["MCP servers for the agent 'librarian'"] == "there is no such agent"

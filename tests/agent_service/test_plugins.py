@@ -8,10 +8,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent_service.agents.data import DATA
-from agent_service.app import OWN_AGENTS, open_app
+from agent_service.app import open_app
 from agent_service.engine.commands import RunCommand
 from agent_service.plugins import MAX_REASON_CHARACTERS, Plugins, load_plugins
 from agent_service.settings import load_settings
+from agent_service.specialists import OWN_AGENTS
 from tests.support.canned_tools import CannedTools
 from tests.support.plugin_packages import EXAMPLE, install, make
 from tests.support.workshop import ANN
