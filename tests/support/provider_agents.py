@@ -8,7 +8,7 @@ from typing import Final
 from agent_service.agents.triage import TRIAGE
 from agent_service.engine.agent import Agent
 from agent_service.engine.events import JsonObject
-from tests.support.conversations import AGENTS
+from agent_service.specialists import OWN_AGENTS
 from tests.support.provider_server import Asked, Call, Dialect, Reply
 
 TRIAGED: Final[JsonObject] = {
@@ -51,7 +51,7 @@ class ProvidedAgents:
 
     def _part(self, asked: Asked) -> Part:
         body = json.dumps(asked.body, ensure_ascii=False)
-        own = [Part(TRIAGE, output=TRIAGED), *(Part(agent) for agent in AGENTS)]
+        own = [Part(TRIAGE, output=TRIAGED), *(Part(agent) for agent in OWN_AGENTS)]
         for part in (*self.parts, *own):
             if json.dumps(part.agent.instructions.strip(), ensure_ascii=False)[1:-1] in body:
                 return part

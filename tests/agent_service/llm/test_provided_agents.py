@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from agent_service.agents.data import DATA
 from agent_service.agents.supervisor import SUPERVISOR
+from agent_service.agents.synthetic_data import SYNTHETIC_DATA
 from agent_service.agents.triage import TRIAGE
 from agent_service.engine.agent import Agent
 from agent_service.engine.commands import RunSettings
@@ -28,9 +29,10 @@ from agent_service.engine.tool import Tool, ToolContext, ToolOutput, define_tool
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models
 from agent_service.llm.resilience import Retries
+from agent_service.specialists import OWN_AGENTS
 from tests.support.anthropic_server import ANTHROPIC
 from tests.support.canned_tools import RESULT, AnyArguments, CannedTools
-from tests.support.conversations import AGENTS, Bench
+from tests.support.conversations import Bench
 from tests.support.openai_server import OPENAI
 from tests.support.provider_agents import TRIAGED, Part, ProvidedAgents
 from tests.support.provider_server import Call, Dialect, ProviderServer, Reply, Script
@@ -41,7 +43,7 @@ BOTH: Final = pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC], ids=["open
 
 @asynccontextmanager
 async def serving(
-    dialect: Dialect, script: Script, *, agents: Sequence[Agent] = AGENTS, tools: Sequence[Tool[BaseModel]] = ()
+    dialect: Dialect, script: Script, *, agents: Sequence[Agent] = (), tools: Sequence[Tool[BaseModel]] = ()
 ) -> AsyncIterator[tuple[Bench, ProviderServer]]:
     """Yield an engine whose language model is the server that follows the script."""
     async with ProviderServer(script) as server:
@@ -69,9 +71,18 @@ class Case:
 
 CASES: Final = [
     Case(TRIAGE, [Call("list_datasets", "{}", "t1"), Call("describe_dataset", "{}", "t2")], output=TRIAGED),
+    Case(
+        SYNTHETIC_DATA,
+        [Call("generate_workload", '{"preset": "ecommerce", "rows": 100, "days": 2, "seed": 7}', "s1")],
+        {**TRIAGED, "category": "synthetic", "next_agents": ["synthetic_data"]},
+    ),
     Case(DATA, [Call("usage_summary", '{"group_by": ["model"]}', "d1"), Call("cost_breakdown", "{}", "d2")]),
 ]
 """One for each of the agents."""
+
+
+def test_every_agent_has_a_case() -> None:
+    assert {case.agent.name for case in CASES} == {agent.name for agent in OWN_AGENTS if agent is not SUPERVISOR}
 
 
 @pytest.mark.slow
