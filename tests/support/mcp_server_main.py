@@ -9,6 +9,9 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import ImageContent, TextContent
 from pydantic import BaseModel, Field
 
+LONG = 1_100
+"""Characters of a description that is longer than it may be."""
+
 server = MCPServer("tests")
 
 
@@ -68,8 +71,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--http", type=int)
     parser.add_argument("--mute", action="store_true", help="never say anything")
+    parser.add_argument("--many", type=int, help="so many tools, in place of the others")
     arguments = parser.parse_args()
-    if arguments.mute:
+    if arguments.many:
+        many = MCPServer("many")
+        for number in range(arguments.many):
+            many.add_tool(picture, name=f"t{number}", description="x" * LONG)
+        many.run()
+    elif arguments.mute:
         time.sleep(3600)
     elif arguments.http:
         server.run("streamable-http", port=arguments.http)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,14 +19,17 @@ from agent_service.engine.tool import Tool, ToolError, ToolOutput
 from agent_service.mcp_servers import McpServer
 from agent_service.tools import mcp_connection
 from agent_service.tools.mcp import (
+    MAX_DESCRIPTION_CHARACTERS,
     MAX_OUTPUT_BYTES,
     MAX_PROBLEMS,
     MAX_SCHEMA_BYTES,
+    MAX_TOOLS,
     McpTools,
     arguments_of,
     open_mcp_tools,
     problem_of,
 )
+from agent_service.tools.mcp_connection import McpConnection
 from tests.support.datasets import context
 from tests.support.processes import ChildProcess, free_port
 
@@ -159,6 +163,30 @@ async def test_a_server_over_http(tmp_path: Path) -> None:
             child.kill()
             with pytest.raises(ToolError, match="h"):
                 await there.call("h__weather", city="Bern")
+
+
+@pytest.mark.slow
+async def test_a_server_may_have_a_hundred_tools_with_short_descriptions() -> None:
+    async with opened(most=server("--many", str(MAX_TOOLS)), more=server("--many", str(MAX_TOOLS + 1))) as there:
+        by_server = Counter(name.partition("__")[0] for name in there.tools)
+        assert by_server == {"most": MAX_TOOLS, "more": MAX_TOOLS}
+        (left_out,) = there.found.left_out
+        assert left_out.source == "MCP server 'more'"
+        assert {len(tool.description) for tool in there.tools.values()} == {MAX_DESCRIPTION_CHARACTERS}
+
+
+async def test_the_pauses_between_attempts_double_up_to_a_minute() -> None:
+    now = 0.0
+    connection = McpConnection("x", McpServer(command="/no/such/program"), clock=lambda: now)
+    pauses: list[int] = []
+    for _ in range(8):
+        with pytest.raises(ToolError, match="cannot be reached"):
+            await connection.ask(lambda client: client.list_tools(), 1)
+        with pytest.raises(ToolError, match="tried again in") as caught:
+            await connection.ask(lambda client: client.list_tools(), 1)
+        pauses.append(int(str(caught.value).rpartition(" in ")[2].removesuffix(" s.")))
+        now += pauses[-1]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 async def test_a_server_that_does_not_start_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
