@@ -91,6 +91,10 @@ class ModelLoop:
             raise _unavailable(error, model.wrapped.model_name) from error
         return StepResult(result.output)
 
+    def fallbacks(self, model: str = "") -> tuple[str, ...]:
+        """Return the models to go on with, in this order, when this one (empty: the default) is down."""
+        return self._models.fallbacks(model)
+
 
 class _MeteredModel(WrapperModel):
     """Asks the budget before each request and reports what it consumed, also when it was cut short."""

@@ -28,29 +28,37 @@ class ModelSource(Protocol):
         """Return the model; an empty name means the default. Raises `ApexError(INVALID_ARGUMENT)` for another name."""
         ...
 
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        """Return the names to go on with, in this order, when the model (empty: the default) is down."""
+        ...
+
 
 class Models:
     """Implements `ModelSource`: the first name is the default. Made at start: raises `ModelSetupError`."""
 
     def __init__(self, names: Sequence[str] = (OFFLINE,)) -> None:
-        self._models = {name: _make(name) for name in names}
+        self._models = {name: _make(name) for name in (*names, OFFLINE)}
         self._default = names[0]
+        self._offered = tuple(dict.fromkeys(names))
 
     @property
     def names(self) -> tuple[str, ...]:
         """What a run may ask for, the default first."""
-        return tuple(self._models)
+        return self._offered
 
     def get(self, name: str = "") -> Model:
         model = self._models.get(name or self._default)
         if model is None:
-            offered = ", ".join(self._models)
+            offered = ", ".join(self._offered)
             raise ApexError(
                 ErrorReason.INVALID_ARGUMENT,
                 f"This service does not offer the model {name!r}. It offers: {offered}.",
                 violations=(Violation("settings.model", f"must be empty or one of: {offered}"),),
             )
         return model
+
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        return () if (name or self._default) == OFFLINE else (OFFLINE,)
 
 
 def _make(name: str) -> Model:

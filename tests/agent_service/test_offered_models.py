@@ -18,6 +18,9 @@ class OneModel:
 
     names = ("nameless",)
 
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        return ()
+
     def get(self, name: str = "") -> Model:
         return TestModel()
 

@@ -13,6 +13,7 @@ from agent_service.agents.supervisor import SUPERVISOR
 from agent_service.agents.triage import TRIAGE
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.agent import Agent
+from agent_service.engine.answer_cache import AnswerCache
 from agent_service.engine.attempt import Attempts, Job
 from agent_service.engine.broadcast import Broadcast, Watch
 from agent_service.engine.clock import SystemClock, SystemIds
@@ -21,8 +22,9 @@ from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.events import AgentCompleted, AgentError, Event, FinalResponse, JsonObject, ToolCompleted
 from agent_service.engine.journal import Journal
 from agent_service.engine.limits import ToolLimits
-from agent_service.engine.ports import AgentLoop
+from agent_service.engine.ports import AgentLoop, Clock
 from agent_service.engine.registry import Registry
+from agent_service.engine.retry import Backoff
 from agent_service.engine.runs import Runs
 from agent_service.engine.supervisor import Supervisor
 from agent_service.engine.tool import Tool
@@ -33,6 +35,7 @@ from agent_service.tools.sandbox import Sandbox, SandboxLimits
 from storage.memory import MemoryStorage
 from storage.records import FileRecord, RunRecord, StoredEvent
 from tests.support.grammar import check_run
+from tests.support.loops import no_wait
 
 BodyT = TypeVar("BodyT")
 
@@ -90,16 +93,21 @@ class Told:
 
 @dataclass(slots=True)
 class Bench:
-    """An engine of its own. `loop` and `tools` may be put in place of the shipped ones before the first `ask`."""
+    """An engine of its own. `loop` and `tools` may be put in place of the shipped ones; retries wait for nothing."""
 
     agents: Sequence[Agent] = AGENTS
     tools: Sequence[Tool[BaseModel]] = ()
     loop: AgentLoop = field(default_factory=lambda: ModelLoop(Models()))
     step_timeout_ms: int = 30_000
+    run_timeout_ms: int = 240_000
+    larger_model: str = ""
+    cache: AnswerCache | None = None
+    clock: Clock = field(default_factory=SystemClock)
     storage: MemoryStorage = field(init=False)
     registry: Registry = field(init=False)
     journal: Journal = field(init=False)
     broadcast: Broadcast = field(init=False)
+    supervisor: Supervisor = field(init=False)
     _sandbox: Sandbox = field(init=False)
     _codec: ProtoCodec = field(default_factory=ProtoCodec)
 
@@ -111,6 +119,16 @@ class Bench:
         self.broadcast = Broadcast(self.storage.events, self.storage.runs)
         self.journal = Journal(self.storage.events, self.broadcast.publish)
         self.journal.start()
+        self.supervisor = Supervisor(
+            registry=self.registry,
+            loop=self.loop,
+            clock=self.clock,
+            step_timeout_ms=self.step_timeout_ms,
+            run_timeout_ms=self.run_timeout_ms,
+            larger_model=self.larger_model,
+            cache=self.cache,
+            backoff=Backoff(sleep=no_wait),
+        )
         return self
 
     async def __aexit__(
@@ -162,20 +180,17 @@ class Bench:
 
     def attempts(self) -> Attempts:
         """Return what works on claimed runs."""
-        supervisor = Supervisor(
-            registry=self.registry, loop=self.loop, clock=SystemClock(), step_timeout_ms=self.step_timeout_ms
-        )
         return Attempts(
             storage=self.storage,
             journal=self.journal,
             broadcast=self.broadcast,
-            supervisor=supervisor,
+            supervisor=self.supervisor,
             tools=self.registry.tools,
             limits=ToolLimits(),
             codec=self._codec,
-            clock=SystemClock(),
+            clock=self.clock,
             ids=SystemIds(),
-            run_timeout_ms=240_000,
+            run_timeout_ms=self.run_timeout_ms,
             max_history=100,
         )
 

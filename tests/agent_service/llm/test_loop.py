@@ -39,6 +39,9 @@ class OneModel:
     def __init__(self, model: Model) -> None:
         self._model = model
 
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        return ()
+
     def get(self, name: str = "") -> Model:
         return self._model
 
