@@ -27,6 +27,7 @@ from agent_service.api.options import ApiOptions, TlsFiles
 from agent_service.api.server import AddressInUseError, ApiServer, Engine
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.agent import Agent
+from agent_service.engine.answer_cache import AnswerCache, version_of_files
 from agent_service.engine.attempt import Attempts, RunSupervisor
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.clock import SystemClock, SystemIds
@@ -45,8 +46,10 @@ from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
 from agent_service.settings import Settings, StartError, development_secret
 from agent_service.tools.data import data_tools
+from agent_service.tools.datasets import is_data
 from agent_service.tools.sandbox import Sandbox
 from configuration.variables import SettingsError
+from storage.caches import open_cache
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
 from storage.interfaces import Storage
 from storage.opening import migrate_storage, open_storage
@@ -113,6 +116,7 @@ async def open_app(
     with _data_dir(settings):
         storage = await opener(settings.database_url, settings.data_dir)
     sandbox = Sandbox()
+    cache = open_cache(settings.redis_url, clock.now)
     try:
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
@@ -129,6 +133,8 @@ async def open_app(
                 loop=ModelLoop(models),
                 clock=clock,
                 step_timeout_ms=round(settings.agent_execution_timeout_s * 1000),
+                run_timeout_ms=round(settings.run_timeout_s * 1000),
+                cache=AnswerCache(cache, storage.files, clock, versions=(version_of_files(storage.files, is_data),)),
             ),
             tools=registry.tools,
             limits=ToolLimits(),
@@ -178,6 +184,7 @@ async def open_app(
                 await server.stop(CLOSE_GRACE_S)
     finally:
         await sandbox.close()
+        await cache.close()
         await storage.close()
 
 

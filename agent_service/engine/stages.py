@@ -65,7 +65,8 @@ def route(triage: Triage, agents: Mapping[str, Agent]) -> Route:
     then = tuple((name,) for name in own if name in _DEPENDENT)
     stages = ((*first, *others), *then) if first or others else then
     return Route(
-        stages=ending_in_words(stages, agents),
+        # Where nobody measures or makes anything, nobody has anything to report either.
+        stages=ending_in_words(stages, agents) if stages else ((SUPERVISOR,),),
         absent=tuple(name for name in wanted if name not in agents),
         level=level,
     )

@@ -154,9 +154,7 @@ class _Answering:
             await self._run_step(before, left[0], self._plan.reason, writes_answer=False)
         if len(left) <= 1:
             return
-        tasks = [
-            asyncio.create_task(self._run_step(before, place, self._plan.reason, writes_answer=False)) for place in left
-        ]
+        tasks = [asyncio.create_task(self._run_beside(before, place)) for place in left]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -165,6 +163,12 @@ class _Answering:
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
+
+    async def _run_beside(self, before: str, place: StepPlace) -> None:
+        """Run a step beside others. That it is done is told at once, so that it stays done if a worker is lost."""
+        if await self._run_step(before, place, self._plan.reason, writes_answer=False) is None:
+            message = f"{self._agents[place.agent_name].title}: done."
+            await self._say(AgentProgress(ProgressStage.STEP, message, place.number, place.total))
 
     async def _run_step(self, before: str, place: StepPlace, reason: str, *, writes_answer: bool) -> Failure | None:
         """Announce and run a step; return why it failed, if it did."""
