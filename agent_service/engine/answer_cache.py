@@ -14,11 +14,11 @@ import msgspec
 import structlog
 
 from agent_service.engine.checkpoint import EarlierAnswer, Plan
-from agent_service.engine.events import Effect, FinalResponse, ToolStatus
+from agent_service.engine.events import ArtifactCreated, Effect, FinalResponse, ToolStatus
 from agent_service.engine.intents import INTENT_RULES, Intent, Triage
 from agent_service.engine.ports import Clock
 from agent_service.engine.work import Work
-from storage.errors import RecordNotFoundError, StorageError
+from storage.errors import StorageError
 from storage.interfaces import Cache, Files
 from storage.records import FileRecord
 
@@ -78,9 +78,9 @@ class AnswerCache:
             return None
         try:
             answer = msgspec.json.decode(data, type=EarlierAnswer)
-            for artifact_id in answer.artifact_ids:
-                await self._files.get(user_id, artifact_id)
-        except (msgspec.MsgspecError, RecordNotFoundError):
+            for artifact in answer.artifacts:
+                await self._files.get(user_id, artifact.artifact_id)
+        except (msgspec.MsgspecError, StorageError):
             return None
         age_ms = self._now_ms() - answer.computed_ms
         return answer if 0 <= age_ms < INTENT_RULES[intent].cache_ttl_s * 1000 else None
@@ -91,12 +91,19 @@ class AnswerCache:
             return
         if await self._data_version(work.run.user_id) != plan.cache_key.rpartition(".")[0]:
             return
+        try:
+            files = [await self._files.get(work.run.user_id, artifact_id) for artifact_id in final.artifact_ids]
+        except StorageError:
+            return
         answer = EarlierAnswer(
             content=final.content,
             computed_ms=self._now_ms(),
             missing_data=final.missing_data,
             suggestions=final.suggestions,
-            artifact_ids=final.artifact_ids,
+            artifacts=tuple(
+                ArtifactCreated(file.file_id, file.name, file.media_type, file.size_bytes, file.description)
+                for file in files
+            ),
         )
         ttl_s = INTENT_RULES[Intent(plan.intent)].cache_ttl_s
         await self._cache.set(plan.cache_key, msgspec.json.encode(answer), ttl_s=ttl_s)

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from agent_service.engine.events import JsonObject, Usage
+from agent_service.engine.events import ArtifactCreated, JsonObject, Usage
 from agent_service.engine.ports import Finding
 from agent_service.engine.stages import Level, Stages
 
@@ -18,7 +18,7 @@ class EarlierAnswer(msgspec.Struct, frozen=True):
     computed_ms: int
     missing_data: tuple[str, ...] = ()
     suggestions: tuple[str, ...] = ()
-    artifact_ids: tuple[str, ...] = ()
+    artifacts: tuple[ArtifactCreated, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from typing import Final
 
 from agent_service.engine.answer_cache import AnswerCache
 from agent_service.engine.budget import Budget
-from agent_service.engine.checkpoint import Plan, RunProgress, decode
+from agent_service.engine.checkpoint import EarlierAnswer, Plan, RunProgress, decode
 from agent_service.engine.circuits import Circuits
 from agent_service.engine.errors import ApexError, ErrorReason
 from agent_service.engine.events import (
@@ -99,16 +99,7 @@ class _Answering:
     async def answer(self) -> FinalResponse:
         plan, state = self._plan, self._work.emitter.state
         if plan.answer is not None:
-            # What of it is not streamed yet is streamed when it is committed.
-            return FinalResponse(
-                message_id=self._work.message_id,
-                content=plan.answer.content,
-                source=AnswerSource.CACHE,
-                degraded=self._progress.degraded,
-                missing_data=plan.answer.missing_data,
-                suggestions=plan.answer.suggestions,
-                artifact_ids=plan.answer.artifact_ids,
-            )
+            return await self._answer_again(plan.answer)
         if plan.question:
             await self._say(PartialResult(self._work.message_id, plan.question))
         else:
@@ -120,6 +111,21 @@ class _Answering:
             missing_data=tuple(self._progress.missing.values()),
             suggestions=plan.suggestions,
             artifact_ids=tuple(state.artifact_ids),
+        )
+
+    async def _answer_again(self, earlier: EarlierAnswer) -> FinalResponse:
+        """Give an earlier answer, with its files. What of its text is not streamed yet is when it is committed."""
+        for artifact in earlier.artifacts:
+            if artifact.artifact_id not in self._work.emitter.state.artifact_ids:
+                await self._say(artifact)
+        return FinalResponse(
+            message_id=self._work.message_id,
+            content=earlier.content,
+            source=AnswerSource.CACHE,
+            degraded=self._progress.degraded,
+            missing_data=earlier.missing_data,
+            suggestions=earlier.suggestions,
+            artifact_ids=tuple(artifact.artifact_id for artifact in earlier.artifacts),
         )
 
     async def _follow(self) -> None:

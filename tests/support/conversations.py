@@ -13,11 +13,11 @@ from agent_service.agents.supervisor import SUPERVISOR
 from agent_service.agents.triage import TRIAGE
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.agent import Agent
-from agent_service.engine.answer_cache import AnswerCache
+from agent_service.engine.answer_cache import AnswerCache, version_of_files
 from agent_service.engine.attempt import Attempts, Job
 from agent_service.engine.broadcast import Broadcast, Watch
 from agent_service.engine.clock import SystemClock, SystemIds
-from agent_service.engine.commands import RunCommand, RunSettings
+from agent_service.engine.commands import Reference, RunCommand, RunSettings
 from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.events import AgentCompleted, AgentError, Event, FinalResponse, JsonObject, ToolCompleted
 from agent_service.engine.journal import Journal
@@ -31,7 +31,9 @@ from agent_service.engine.tool import Tool
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models
 from agent_service.tools.data import data_tools
+from agent_service.tools.datasets import is_data
 from agent_service.tools.sandbox import Sandbox, SandboxLimits
+from storage.interfaces import Cache
 from storage.memory import MemoryStorage
 from storage.records import FileRecord, RunRecord, StoredEvent
 from tests.support.grammar import check_run
@@ -101,7 +103,7 @@ class Bench:
     step_timeout_ms: int = 30_000
     run_timeout_ms: int = 240_000
     larger_model: str = ""
-    cache: AnswerCache | None = None
+    cache: Cache | None = None
     clock: Clock = field(default_factory=SystemClock)
     storage: MemoryStorage = field(init=False)
     registry: Registry = field(init=False)
@@ -119,6 +121,7 @@ class Bench:
         self.broadcast = Broadcast(self.storage.events, self.storage.runs)
         self.journal = Journal(self.storage.events, self.broadcast.publish)
         self.journal.start()
+        versions = (version_of_files(self.storage.files, is_data),)
         self.supervisor = Supervisor(
             registry=self.registry,
             loop=self.loop,
@@ -126,7 +129,7 @@ class Bench:
             step_timeout_ms=self.step_timeout_ms,
             run_timeout_ms=self.run_timeout_ms,
             larger_model=self.larger_model,
-            cache=self.cache,
+            cache=AnswerCache(self.cache, self.storage.files, self.clock, versions=versions) if self.cache else None,
             backoff=Backoff(sleep=no_wait),
         )
         return self
@@ -146,15 +149,31 @@ class Bench:
             return await upload.commit(now)
 
     async def ask(
-        self, content: str, *, thread_id: str = "", agent: str = "", settings: RunSettings | None = None
+        self,
+        content: str,
+        *,
+        thread_id: str = "",
+        agent: str = "",
+        settings: RunSettings | None = None,
+        references: tuple[Reference, ...] = (),
+        caller: UserExecutionContext = USER,
     ) -> Told:
         """Send a message and work on it to its end."""
-        run = await self.accept(content, thread_id=thread_id, agent=agent, settings=settings)
+        run = await self.accept(
+            content, thread_id=thread_id, agent=agent, settings=settings, references=references, caller=caller
+        )
         await self.attempts().work(Job(await self.claim(run)))
         return await self.told(run)
 
     async def accept(
-        self, content: str, *, thread_id: str = "", agent: str = "", settings: RunSettings | None = None
+        self,
+        content: str,
+        *,
+        thread_id: str = "",
+        agent: str = "",
+        settings: RunSettings | None = None,
+        references: tuple[Reference, ...] = (),
+        caller: UserExecutionContext = USER,
     ) -> RunRecord:
         """Accept a message."""
         clock, ids = SystemClock(), SystemIds()
@@ -168,8 +187,10 @@ class Bench:
             clock=clock,
             ids=ids,
         )
-        command = RunCommand(content, thread_id=thread_id, agent=agent, settings=settings or RunSettings())
-        return (await runs.accept(USER, command)).run
+        command = RunCommand(
+            content, thread_id=thread_id, agent=agent, settings=settings or RunSettings(), references=references
+        )
+        return (await runs.accept(caller, command)).run
 
     async def claim(self, run: RunRecord) -> RunRecord:
         """Claim a run: queued, or abandoned by a worker whose process is gone."""

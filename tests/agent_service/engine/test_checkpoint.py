@@ -3,7 +3,7 @@
 import pytest
 
 from agent_service.engine.checkpoint import EarlierAnswer, LoopState, Plan, RunProgress, decode
-from agent_service.engine.events import Usage
+from agent_service.engine.events import ArtifactCreated, Usage
 from agent_service.engine.ports import Finding
 from agent_service.engine.stages import Level
 
@@ -17,7 +17,13 @@ def test_everything_survives() -> None:
     assert progress.loops == {}
     progress.missing["model"] = "model: matters"
     stages = (("data", "corpus_admin"), ("supervisor",))
-    answer = EarlierAnswer("Ten.", 1_700_000_000_123, ("model: matters",), ("More?",), ("file",))
+    answer = EarlierAnswer(
+        "Ten.",
+        1_700_000_000_123,
+        ("model: matters",),
+        ("More?",),
+        (ArtifactCreated("id", "a.svg", "image/svg+xml", 6),),
+    )
     progress.decide(Plan("pricing", "why", stages, ("actions",), "partial", "", ("More?",), answer, "key"))
     progress.escalated = progress.told_triage = progress.degraded = True
     progress.told_steps |= {1, 2}
