@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from redis.asyncio import Redis
 
 from agent_service.engine import answer_cache
 from agent_service.engine.answer_cache import normalised
@@ -27,9 +28,13 @@ from agent_service.engine.ports import Step, StepResult, StepSink, ToolCall
 from agent_service.engine.tool import Tool, ToolContext, ToolOutput
 from storage.interfaces import Cache
 from storage.memory_cache import MemoryCache
+from storage.redis_cache import RedisCache
 from tests.support.canned_tools import AnyArguments, CannedTools
 from tests.support.conversations import AGENTS, USER, Bench, Told
 from tests.support.loops import SPECIALISTS, Part, ScriptedLoop, down, triaged
+from tests.support.storage import new_id
+
+REDIS_URL = "redis://127.0.0.1:6379/0"
 
 
 class MovedClock(SystemClock):
@@ -351,6 +356,29 @@ async def test_who_has_too_many_files_is_not_cached_for(asking: Asking, monkeypa
     await asking.bench.put("c.csv", b"3")
     await asking.bench.ask("costs")
     assert (await asking.bench.ask("costs")).final.content == "answer 3"
+
+
+async def test_processes_that_share_a_redis_share_their_answers() -> None:
+    prefix = f"apex-test:{new_id()}:"
+    client = Redis.from_url(REDIS_URL)
+    try:
+        await client.ping()
+    except OSError:
+        await client.aclose()
+        pytest.skip(f"there is no Redis at {REDIS_URL}")
+    told: list[Told] = []
+    for asking in (Asking(cache=lambda _: RedisCache(REDIS_URL, prefix=prefix)) for _ in range(2)):
+        async with asking.bench as bench:
+            told.append(await bench.ask("costs"))
+            assert bench.cache is not None
+            await bench.cache.close()
+    keys = [key async for key in client.scan_iter(f"{prefix}*")]
+    left_s = [await client.ttl(key) for key in keys]
+    await client.delete(*keys)
+    await client.aclose()
+    assert [one.final.source for one in told] == [AnswerSource.COMPUTED, AnswerSource.CACHE]
+    assert told[0].final.content == told[1].final.content
+    assert [1790 < left <= 1800 for left in left_s] == [True]
 
 
 # The words of a request
