@@ -56,7 +56,7 @@ class EventCodec(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EarlierResult:
-    """A tool call of an earlier run that ended well, by reference: what it found stands in that run's log."""
+    """A tool call of an earlier run that ended well, by reference: what it found stands in the log of that run."""
 
     tool_call_id: str
     tool_name: str
@@ -71,7 +71,7 @@ class HistoryMessage:
     role: MessageRole
     content: str
     run_id: str = ""
-    results: tuple[EarlierResult, ...] = ()
+    results: Sequence[EarlierResult] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,9 @@ from agent_service.engine.events import JsonObject, JsonValue, Usage
 from agent_service.engine.ports import Step, StepResult, StepSink, ToolCall
 from agent_service.engine.tool import Tool
 from agent_service.llm.models import ModelSource
+from agent_service.llm.offline.model import OfflineModel
 from agent_service.llm.prices import cost_usd
-from agent_service.llm.transcript import dump_state, history_of, load_state, prompt_of
+from agent_service.llm.transcript import MAX_EVIDENCE_TOKENS, dump_state, history_of, load_state, prompt_of
 
 MAX_MODEL_REQUESTS: Final = 16
 """Requests to the model in one step, over all attempts."""
@@ -82,7 +83,7 @@ class ModelLoop:
         requests_left = MAX_MODEL_REQUESTS - sum(isinstance(message, ModelResponse) for message in resumed)
         try:
             result = await agent.run(
-                None if resumed else prompt_of(step),
+                None if resumed else prompt_of(step, max_evidence_tokens=_max_evidence_tokens(model.wrapped)),
                 message_history=[*earlier, *resumed],
                 event_stream_handler=show,
                 usage_limits=UsageLimits(request_limit=requests_left),
@@ -232,6 +233,11 @@ class _ShownResponse:
     async def _show_thought(self) -> None:
         thought, self._thought = self._thought, ""
         await self._sink.thought(thought)
+
+
+def _max_evidence_tokens(model: Model) -> int | None:
+    """Return how much of earlier results a model reads: the offline model reads all, for it computes from them."""
+    return None if isinstance(model, OfflineModel) else MAX_EVIDENCE_TOKENS
 
 
 def _model_settings(step: Step) -> ModelSettings:

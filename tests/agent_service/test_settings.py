@@ -33,6 +33,7 @@ DEFAULTS: Final = {
     "ENVIRONMENT": Environment.DEVELOPMENT,
     "DATA_DIR": Path("var"),
     "DATABASE_URL": "",
+    "REDIS_URL": "",
     "GRPC_ADDRESS": "127.0.0.1:50051",
     "GRPC_TLS_CERT": None,
     "GRPC_TLS_KEY": None,
