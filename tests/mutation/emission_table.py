@@ -59,7 +59,9 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/run.py::RunState.complete completed": GREETING,
     "agent_service/engine/run.py::RunState.cancel _close_all('The run was cancelled.')": STOP,
     "agent_service/engine/run.py::RunState.cancel completed": STOP,
-    "agent_service/engine/run.py::RunState.fail _close_all('The run failed before this ended.')": FAILURE,
+    "agent_service/engine/run.py::RunState.fail _close_all('The run failed before this ended.')": (
+        f"{SCENARIO}[fail_with_open_tool]"
+    ),
     "agent_service/engine/run.py::RunState.fail body": FAILURE,
     "agent_service/engine/run.py::RunState._close_all _close_tools(error)": STOP,
     "agent_service/engine/run.py::RunState._close_all _close_tools(OUTCOME_UNKNOWN)": (
