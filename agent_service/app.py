@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel
 
 from agent_service.admin import AdminServer
@@ -134,6 +134,7 @@ async def open_app(
                 clock=clock,
                 step_timeout_ms=round(settings.agent_execution_timeout_s * 1000),
                 run_timeout_ms=round(settings.run_timeout_s * 1000),
+                degraded=_counted_degradations(metrics),
                 cache=AnswerCache(cache, storage.files, clock, versions=(version_of_files(storage.files, is_data),)),
             ),
             tools=registry.tools,
@@ -186,6 +187,12 @@ async def open_app(
         await sandbox.close()
         await cache.close()
         await storage.close()
+
+
+def _counted_degradations(metrics: CollectorRegistry) -> Callable[[str], None]:
+    name, help_text = "apex_degraded_steps", "Steps that failed, or went on with another model."
+    counter = Counter(name, help_text, ["agent"], registry=metrics)
+    return lambda agent_name: counter.labels(agent=agent_name).inc()
 
 
 @asynccontextmanager

@@ -1,9 +1,10 @@
 """What was said before in a thread, and by reference what the answers were made from."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final
 
-from agent_service.engine.events import ToolCompleted, ToolStatus
+from agent_service.engine.events import PartialResult, ToolCompleted, ToolStatus
 from agent_service.engine.ports import EarlierResult, EventCodec, HistoryMessage
 from storage.errors import RecordNotFoundError
 from storage.interfaces import EventLog, Storage
@@ -18,8 +19,8 @@ MAX_RESULTS: Final = 20
 MAX_SUMMARY_CHARACTERS: Final = 300
 """Of one result's summary."""
 
-_PAGE_EVENTS: Final = 1_000
-_PAGE_BYTES: Final = 4 * 1024 * 1024
+_PAGE_EVENTS: Final = 500
+_PAGE_BYTES: Final = 1024 * 1024
 
 
 async def read_history(storage: Storage, codec: EventCodec, run: RunRecord, *, limit: int) -> list[HistoryMessage]:
@@ -44,7 +45,7 @@ async def read_history(storage: Storage, codec: EventCodec, run: RunRecord, *, l
 
 
 async def _results_of(events: EventLog, codec: EventCodec, user_id: str, run_id: str) -> Sequence[EarlierResult]:
-    """Return what a run's tools found, as far as the first page of its log tells it."""
+    """Return what a run's tools found before it began to answer: the many pieces of the answer are not decoded."""
     try:
         page = await events.read(user_id, run_id, 0, max_events=_PAGE_EVENTS, max_bytes=_PAGE_BYTES)
     except RecordNotFoundError:
@@ -57,7 +58,7 @@ async def _results_of(events: EventLog, codec: EventCodec, user_id: str, run_id:
             summary=body.result_summary[:MAX_SUMMARY_CHARACTERS],
             artifact_id=body.artifact_id,
         )
-        for body in bodies
+        for body in takewhile(lambda body: not isinstance(body, PartialResult), bodies)
         if isinstance(body, ToolCompleted) and body.status is ToolStatus.SUCCESS
     ]
     return tuple(found[-MAX_RESULTS:])

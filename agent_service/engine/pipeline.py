@@ -1,6 +1,7 @@
 """The steps of one run: findings handed on, time bounded, failures met, finished steps not run again."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,7 +33,8 @@ RESERVED_PART: Final = 5
 class Means:
     """What every run's steps work with. `step_timeout_ms` bounds a step with one model, tools and retries included.
 
-    `run_timeout_ms` bounds a run, unless it asks for less.
+    `run_timeout_ms` bounds a run, unless it asks for less. `degraded` is told the agent of each step that did not go as
+    it should.
     """
 
     registry: Registry
@@ -42,6 +44,7 @@ class Means:
     backoff: Backoff
     step_timeout_ms: int
     run_timeout_ms: int
+    degraded: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,7 @@ class Pipeline:
 
     async def _degrade(self, turn: _Turn, message: str) -> None:
         self._progress.degraded = True
+        self._means.degraded(turn.agent.name)
         self.save()
         await self._tell(turn, ProgressStage.DEGRADED, message)
 

@@ -1,6 +1,8 @@
 """The chat orchestrator: understand the request, decide who works on it, run them, answer whatever happens."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent_service.engine.answer_cache import AnswerCache
@@ -29,37 +31,44 @@ from agent_service.engine.step import StepPlace
 from agent_service.engine.work import Work
 
 DEFAULT_RUN_TIMEOUT_MS: Final = 240_000
+"""Of a run, where nothing else is said."""
 
 
+def _nobody(_agent_name: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(kw_only=True, slots=True)
 class Supervisor:
     """Runs a claimed run up to its final response. The registry must hold `triage` and `supervisor`.
 
-    `larger_model` is asked where triage is unsure; empty: there is none. Circuits are shared by all runs.
+    `step_timeout_ms` and `run_timeout_ms` bound a step with one model, and a run. `larger_model` is asked where triage
+    is unsure; empty: there is none. `degraded` is told the agent of each step that failed or went on with another
+    model. All runs share the circuits.
     """
 
-    def __init__(
-        self,
-        *,
-        registry: Registry,
-        loop: AgentLoop,
-        clock: Clock,
-        step_timeout_ms: int,
-        run_timeout_ms: int = DEFAULT_RUN_TIMEOUT_MS,
-        larger_model: str = "",
-        cache: AnswerCache | None = None,
-        backoff: Backoff | None = None,
-    ) -> None:
+    registry: Registry
+    loop: AgentLoop
+    clock: Clock
+    step_timeout_ms: int
+    run_timeout_ms: int = DEFAULT_RUN_TIMEOUT_MS
+    larger_model: str = ""
+    cache: AnswerCache | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+    degraded: Callable[[str], None] = _nobody
+    _means: Means = field(init=False)
+
+    def __post_init__(self) -> None:
         self._means = Means(
-            registry=registry,
-            loop=loop,
-            clock=clock,
-            circuits=Circuits(clock),
-            backoff=backoff or Backoff(),
-            step_timeout_ms=step_timeout_ms,
-            run_timeout_ms=run_timeout_ms,
+            registry=self.registry,
+            loop=self.loop,
+            clock=self.clock,
+            circuits=Circuits(self.clock),
+            backoff=self.backoff,
+            step_timeout_ms=self.step_timeout_ms,
+            run_timeout_ms=self.run_timeout_ms,
+            degraded=self.degraded,
         )
-        self._larger_model = larger_model
-        self._cache = cache
 
     async def run(self, work: Work) -> FinalResponse:
         """Emit everything between `agent_started` and the answer; return the answer, which the worker commits.
@@ -74,15 +83,15 @@ class Supervisor:
             work,
             progress,
             pipeline,
-            agents=self._means.registry.agents,
-            cache=self._cache,
-            clock=self._means.clock,
-            larger_model=self._larger_model,
+            agents=self.registry.agents,
+            cache=self.cache,
+            clock=self.clock,
+            larger_model=self.larger_model,
         )
         plan = progress.plan or await planner.plan()
-        final = await _Answering(work, progress, pipeline, plan, self._means.registry).answer()
-        if self._cache is not None:
-            await self._cache.keep(work, plan, final)
+        final = await _Answering(work, progress, pipeline, plan, self.registry).answer()
+        if self.cache is not None:
+            await self.cache.keep(work, plan, final)
         return final
 
 

@@ -105,6 +105,7 @@ class Bench:
     larger_model: str = ""
     cache: Cache | None = None
     clock: Clock = field(default_factory=SystemClock)
+    degraded: list[str] = field(default_factory=list)
     storage: MemoryStorage = field(init=False)
     registry: Registry = field(init=False)
     journal: Journal = field(init=False)
@@ -131,6 +132,7 @@ class Bench:
             larger_model=self.larger_model,
             cache=AnswerCache(self.cache, self.storage.files, self.clock, versions=versions) if self.cache else None,
             backoff=Backoff(sleep=no_wait),
+            degraded=self.degraded.append,
         )
         return self
 

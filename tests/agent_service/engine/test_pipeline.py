@@ -170,6 +170,7 @@ async def test_a_step_that_cannot_be_done_is_left_out_and_the_next_ones_are_told
     assert told_of(told, ProgressStage.DEGRADED) == [
         "Optimizations: It ended with MODEL_UNAVAILABLE. The rest goes on without it."
     ]
+    assert bench.degraded == ["optimizations"]
     assert (told.final.content, told.final.degraded) == ("reporting found it.", True)
 
 
