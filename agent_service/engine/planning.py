@@ -57,10 +57,10 @@ class Planner:
         """Decide, tell the user, and save the decision with the event that tells it."""
         named = self._work.command.agent
         plan = await self._plan_from(await self._triage()) if named in {"", SUPERVISOR} else self._plan_for(named)
+        message = self._words_of(plan)
         self._progress.decide(plan)
         self._pipeline.save()
         steps = tuple(PlannedStep(name, self._agents[name].description) for name in plan.agents)
-        message = _words_of(plan, self._agents, self._clock.now())
         await self._say(AgentProgress(ProgressStage.PLANNED, message, total_steps=len(steps), planned_steps=steps))
         return plan
 
@@ -138,6 +138,17 @@ class Planner:
             raise ApexError(ErrorReason.INVALID_ARGUMENT, f"There is no agent {agent_name!r}. There are: {known}.")
         return Plan("", "You asked for this agent.", ending_in_words(((agent_name,),), self._agents))
 
+    def _words_of(self, plan: Plan) -> str:
+        """Return the plan in words: who works, and on less than it takes where the data lacks something."""
+        if plan.answer is not None:
+            age = _age(plan.answer, self._clock.now())
+            return f"I answered this {age} ago from the same data: that answer is used again."
+        if plan.question:
+            return "Ask one question first."
+        stages = (" and ".join(self._agents[name].title for name in stage) for stage in plan.stages)
+        lacks = "" if plan.level == "full" else ", ".join(self._progress.missing)
+        return " → ".join(stages) + (f". The data lacks: {lacks}." if lacks else "")
+
     async def _say(self, body: Body) -> None:
         await self._work.emitter.emit(SUPERVISOR, body)
 
@@ -164,13 +175,6 @@ def notes_of(agents: Mapping[str, Agent], plan: Plan | None, progress: RunProgre
         "available": available,
         "not_available": [{"agent": name, "does": SPECIALTIES.get(name, name)} for name in sorted(absent)],
     }
-
-
-def _words_of(plan: Plan, agents: Mapping[str, Agent], now: datetime) -> str:
-    if plan.answer is not None:
-        return f"I answered this {_age(plan.answer, now)} ago from the same data: that answer is used again."
-    stages = (" and ".join(agents[name].title for name in stage) for stage in plan.stages)
-    return " → ".join(stages) or "Ask one question first."
 
 
 def _age(answer: EarlierAnswer, now: datetime) -> str:

@@ -1,5 +1,6 @@
 """Whole runs in one process: the real engine, agents, tools and offline model over storage in memory."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -165,6 +166,19 @@ class Bench:
             content, thread_id=thread_id, agent=agent, settings=settings, references=references, caller=caller
         )
         await self.attempts().work(Job(await self.claim(run)))
+        return await self.told(run)
+
+    async def crash_after(self, content: str, seq: int) -> Told:
+        """Work on a message until event `seq` is committed, then lose the worker as a killed process would."""
+        run = await self.accept(content)
+        job = Job(await self.claim(run))
+        job.task = asyncio.create_task(self.attempts().work(job))
+        async with await self.watch(run) as watch:
+            async for events in watch:
+                if events[-1].seq >= seq:
+                    break
+        job.task.cancel()
+        await asyncio.wait({job.task})
         return await self.told(run)
 
     async def accept(

@@ -95,6 +95,7 @@ async def test_what_the_data_lacks_is_named_where_only_guidance_can_be_given() -
     assert isinstance(notes, dict)
     assert (notes["level"], notes["missing"]) == ("guidance", ["model: It prices. Say which."])
     assert told.final.missing_data == ("model: It prices. Say which.",)
+    assert told_of(told, ProgressStage.PLANNED) == ["Reporting. The data lacks: model."]
 
 
 # Failures
@@ -483,6 +484,51 @@ async def test_a_writer_that_failed_before_a_crash_is_not_asked_again_after_it()
         assert (await bench.storage.runs.get("ann", run.run_id)).status is RunStatus.COMPLETED
     assert loop.played == ["reporting"]
     assert told.final.content == "reporting found it."
+
+
+def saving(*calls: ToolCall, fails: bool = False) -> Part:
+    """Return a part that saves its state before each call, as a loop does, and goes on from it."""
+
+    async def part(step: Step, sink: StepSink) -> StepResult:
+        done = int(step.resume or b"0")
+        for number, call in enumerate(calls[done:], start=done):
+            sink.save(str(number).encode())
+            await sink.call_tool(call)
+        if fails:
+            raise ModelError("Gone.", Remedy.OTHER_MODEL)
+        return await says_its_name(step, sink)
+
+    return part
+
+
+async def test_a_run_of_several_stages_that_is_cut_anywhere_makes_each_call_once() -> None:
+    first, second = ToolCall("a", "usage_summary", {"n": 1}), ToolCall("b", "usage_summary", {"n": 2})
+    loop = ScriptedLoop(triaged(Intent.OPTIMIZATION, "corpus_admin"), fallback="spare")
+    loop.parts["data"] = saving(first, second)
+    loop.parts["corpus_admin@"] = saving(first, fails=True)
+    loop.parts["corpus_admin@spare"] = saving(first, second)
+    loop.parts["reporting"] = saving(first)
+    async with a_bench(loop) as bench:
+        whole = await bench.ask("cut costs, and what our docs say")
+        calls = sorted(call.tool_call_id for call in whole.bodies(ToolExecuting))
+        cuts = set()
+        for seq in range(1, len(whole.events)):
+            cut = await bench.crash_after("cut costs, and what our docs say", seq)
+            if (await bench.storage.runs.get("ann", cut.run.run_id)).status is not RunStatus.RUNNING:
+                continue
+            cuts.add(cut.events[-1].seq)
+            done = [p.message for p in cut.bodies(AgentProgress) if p.message.endswith("done.")]
+            loop.steps.clear()
+            await bench.attempts().work(Job(await bench.claim(cut.run)))
+            told = await bench.told(cut.run)
+            assert told.final.content == whole.final.content, seq
+            assert told.final.degraded, seq
+            assert sorted(call.tool_call_id for call in told.bodies(ToolExecuting)) == calls, seq
+            assert sorted(call.tool_call_id for call in told.bodies(ToolCompleted)) == calls, seq
+            assert not {"data", "corpus_admin"}.intersection(
+                step.agent.name for step in loop.steps if f"{step.agent.title}: done." in done
+            ), seq
+    assert len(cuts) > 3, cuts  # what is emitted at once is committed at once
 
 
 # Time

@@ -28,7 +28,7 @@ from agent_service.engine.intents import Intent, Triage
 from agent_service.engine.ports import Step, StepResult, StepSink, ToolCall
 from storage.records import RunStatus
 from tests.support.canned_tools import CannedTools
-from tests.support.conversations import AGENTS, Bench, Told
+from tests.support.conversations import AGENTS, Bench
 from tests.support.loops import OneModelOnly
 
 
@@ -289,23 +289,6 @@ async def test_errors_of_the_loop_reach_the_user() -> None:
 # Recovery
 
 
-async def crash_after(bench: Bench, message: str, seq: int) -> Told:
-    """Work on a message until event `seq` is committed, then lose the worker as a killed process would."""
-    run = await bench.accept(message)
-    claimed = await bench.claim(run)
-    job = Job(claimed)
-    job.task = asyncio.create_task(bench.attempts().work(job))
-    async with await bench.watch(run) as watch:
-        last = 0
-        async for events in watch:
-            last = events[-1].seq
-            if last >= seq:
-                break
-    job.task.cancel()
-    await asyncio.wait({job.task})
-    return await bench.told(run)
-
-
 async def test_a_run_that_is_cut_anywhere_gives_the_same_answer() -> None:
     tools = CannedTools()
     async with Bench(tools=tools.make()) as bench:
@@ -313,7 +296,7 @@ async def test_a_run_that_is_cut_anywhere_gives_the_same_answer() -> None:
         ids = [call.tool_call_id for call in whole.bodies(ToolExecuting)]
         cuts = set()
         for seq in range(1, len(whole.events), 3):
-            cut = await crash_after(bench, "Analyze my AI costs", seq)
+            cut = await bench.crash_after("Analyze my AI costs", seq)
             if (await bench.storage.runs.get("ann", cut.run.run_id)).status is not RunStatus.RUNNING:
                 continue
             cuts.add(cut.events[-1].seq)
