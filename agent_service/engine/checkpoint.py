@@ -103,6 +103,12 @@ class RunProgress:
             self.findings[number] = finding
         self.loops.pop(number, None)
 
+    def fail_step(self, number: int, agent_name: str, words: str) -> None:
+        """Note why a step failed. Triage that fails after it understood the request once has understood it."""
+        if number or self.triage is None:
+            self.findings[number] = Finding(agent_name, {"failed": words})
+        self.loops.pop(number, None)
+
     def encode(self, usage: Usage) -> bytes:
         """Return the bytes of a checkpoint; `usage` is what models consumed so far."""
         return msgspec.json.encode(

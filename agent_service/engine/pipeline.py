@@ -190,9 +190,7 @@ class Pipeline:
     async def _give_up(self, turn: _Turn, failure: Failure) -> None:
         """Note that a step failed, and say so; its calls have an end."""
         await self._work.dispatcher.close(turn.agent.name)
-        if self._progress.plan is not None:
-            self._progress.finish_step(turn.place.number, Finding(turn.agent.name, {"failed": failure.words}))
-        self._progress.loops.pop(turn.place.number, None)
+        self._progress.fail_step(turn.place.number, turn.agent.name, failure.words)
         await self._degrade(turn, f"{failure.words} The rest goes on without it.")
 
     async def _degrade(self, turn: _Turn, message: str) -> None:

@@ -21,7 +21,7 @@ from agent_service.engine.intents import INTENT_RULES, SPECIALTIES, TRIAGE, Tria
 from agent_service.engine.pipeline import Pipeline
 from agent_service.engine.ports import Clock
 from agent_service.engine.run import SUPERVISOR
-from agent_service.engine.stages import ending_in_words, route
+from agent_service.engine.stages import ending_in_words, route, writer
 from agent_service.engine.step import StepPlace
 from agent_service.engine.work import Work
 
@@ -64,9 +64,11 @@ class Planner:
         await self._say(AgentProgress(ProgressStage.PLANNED, message, total_steps=len(steps), planned_steps=steps))
         return plan
 
-    async def _triage(self) -> Triage:
-        """Run triage, unless it already has, and tell the user what it understood."""
+    async def _triage(self) -> Triage | None:
+        """Run triage, unless it already has, and tell the user what it understood. None: it failed."""
         if self._progress.triage is None:
+            if _TRIAGE.number in self._progress.findings:
+                return None
             if not self._progress.loops:
                 await self._say(AgentThinking("I read your request: what it needs, and which data there is."))
                 await self._say(AgentHandoff(SUPERVISOR, TRIAGE, "Understand the request and look at the data."))
@@ -74,7 +76,7 @@ class Planner:
                 _TRIAGE, notes=notes_of(self._agents, None, self._progress), writes_answer=False
             )
             if failure is not None:
-                raise failure.error
+                return None
         triage = Triage.model_validate(self._progress.triage)
         if not is_confident(triage) and self._may_escalate():
             triage = await self._escalate(triage)
@@ -110,8 +112,13 @@ class Planner:
         self._pipeline.save()
         return Triage.model_validate(self._progress.triage)
 
-    async def _plan_from(self, triage: Triage) -> Plan:
-        """Return what triage's result leads to: a question, an answer that is there already, or agents to ask."""
+    async def _plan_from(self, triage: Triage | None) -> Plan:
+        """Return what triage's result leads to: a question, an answer that is there already, or agents to ask.
+
+        Where nobody understood the request, somebody says so and helps on.
+        """
+        if triage is None:
+            return Plan("", "Nobody could look at the request.", ((writer(self._agents),),), level="guidance")
         intent, suggestions = triage.category.value, tuple(triage.suggestions)
         if not is_confident(triage):
             question = triage.question or QUESTION

@@ -98,7 +98,7 @@ class Told:
 
 @dataclass(slots=True)
 class Bench:
-    """An engine of its own. `agents`, `tools` and `loop` may take the place of the shipped ones; retries do not wait."""
+    """An engine of its own. `agents`, `tools` and `loop` may take the shipped ones' place. Retries do not wait."""
 
     agents: Sequence[Agent] = ()
     tools: Sequence[Tool[BaseModel]] = ()

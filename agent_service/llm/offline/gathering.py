@@ -4,8 +4,6 @@ from collections.abc import Iterator
 
 from agent_service.llm.offline.conversation import Conversation, text
 
-_NOT_STEPS = frozenset({"triage", "supervisor"})
-
 _ADVICE = "Try again in a moment, or ask for less at once: one dataset, one time range or one model."
 
 
@@ -26,5 +24,5 @@ def gather(conversation: Conversation) -> list[str]:
 
 def _told(conversation: Conversation, key: str) -> Iterator[tuple[str, str]]:
     for agent, output in conversation.findings.items():
-        if agent not in _NOT_STEPS and (words := text(output, key)):
+        if agent != "supervisor" and (words := text(output, key)):
             yield agent, words
