@@ -1,9 +1,13 @@
 """The supervisor's flow over the real emitter, journal, dispatcher and offline model, with canned tools."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models import Model
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from agent_service.agents.triage import TRIAGE
 from agent_service.engine.agent import Agent
@@ -26,6 +30,8 @@ from agent_service.engine.events import (
 )
 from agent_service.engine.intents import Intent, Triage
 from agent_service.engine.ports import Step, StepResult, StepSink, ToolCall
+from agent_service.llm.loop import ModelLoop
+from agent_service.llm.offline.model import OfflineModel
 from storage.records import RunStatus
 from tests.support.canned_tools import CannedTools
 from tests.support.conversations import AGENTS, Bench
@@ -284,6 +290,36 @@ async def test_errors_of_the_loop_reach_the_user() -> None:
     async with Bench(tools=CannedTools().make(), loop=Down()) as bench:
         told = await bench.ask("costs")
     assert (told.error.reason, told.error.message) == (ErrorReason.MODEL_UNAVAILABLE, "Down.")
+
+
+class ProviderDown:
+    """Implements `ModelSource`: the default model's provider is down, the offline model stands in."""
+
+    names = ("broken",)
+
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        return () if name == "offline" else ("offline",)
+
+    def get(self, name: str = "") -> Model:
+        async def stream(messages: list[ModelMessage], _: AgentInfo) -> AsyncIterator[str]:
+            if messages:
+                raise ModelHTTPError(503, "gpt-9", {"message": "sk-secret"})
+            yield ""
+
+        return OfflineModel() if name == "offline" else FunctionModel(stream_function=stream)
+
+
+async def test_the_offline_model_goes_on_where_a_provider_is_down() -> None:
+    async with Bench(tools=CannedTools().make(), loop=ModelLoop(ProviderDown())) as bench:
+        told = await bench.ask("Analyze my AI costs")
+    async with Bench(tools=CannedTools().make()) as bench:
+        offline = await bench.ask("Analyze my AI costs")
+    assert told.final.content == offline.final.content
+    assert (told.final.degraded, offline.final.degraded) == (True, False)
+    degraded = [p.message for p in told.bodies(AgentProgress) if p.stage is ProgressStage.DEGRADED]
+    assert [message.partition(":")[0] for message in degraded] == ["Triage", "Data"]
+    assert all(message.endswith("The model 'offline' goes on.") for message in degraded)
+    assert "sk-secret" not in str(told.events)
 
 
 # Recovery
