@@ -46,6 +46,7 @@ class Settings(BaseModel):
     environment: Environment = Environment.DEVELOPMENT
     data_dir: Path = Path("var")
     database_url: str = ""
+    redis_url: str = ""
     grpc_address: Address = "127.0.0.1:50051"
     grpc_tls_cert: Path | None = None
     grpc_tls_key: Path | None = None
@@ -79,6 +80,16 @@ class Settings(BaseModel):
         if value and urlsplit(value).scheme not in {"postgresql+asyncpg", "sqlite+aiosqlite"}:
             raise ValueError("must begin with postgresql+asyncpg:// or sqlite+aiosqlite://")
         _ = urlsplit(value).port  # raises what it has to say about it
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str) -> str:
+        parts = urlsplit(value)
+        located = parts.path if parts.scheme == "unix" else parts.hostname
+        if value and not (parts.scheme in {"redis", "rediss", "unix"} and located):
+            raise ValueError("must be a URL such as redis://127.0.0.1:6379/0 or unix:///run/redis.sock")
+        _ = parts.port  # raises what it has to say about it
         return value
 
     @field_validator("jwks_url")

@@ -23,6 +23,7 @@ from pydantic_ai.messages import (
     ThinkingPartDelta,
     ToolCallPart,
 )
+from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema
@@ -33,7 +34,8 @@ from agent_service.engine.tool import Tool
 from agent_service.llm import failures
 from agent_service.llm.metering import MeteredModel
 from agent_service.llm.models import ModelSource
-from agent_service.llm.transcript import dump_state, history_of, load_state, prompt_of
+from agent_service.llm.offline.model import OfflineModel
+from agent_service.llm.transcript import MAX_EVIDENCE_TOKENS, dump_state, history_of, load_state, prompt_of
 
 MAX_MODEL_REQUESTS: Final = 16
 """Requests to the model in one step, over all attempts."""
@@ -88,7 +90,7 @@ class ModelLoop:
         requests_left = MAX_MODEL_REQUESTS - sum(isinstance(message, ModelResponse) for message in resumed)
         try:
             result = await agent.run(
-                None if resumed else prompt_of(step),
+                None if resumed else prompt_of(step, max_evidence_tokens=_max_evidence_tokens(model.wrapped)),
                 message_history=[*earlier, *resumed],
                 event_stream_handler=show,
                 usage_limits=UsageLimits(request_limit=requests_left),
@@ -226,6 +228,11 @@ def _wrong_calls(messages: Sequence[ModelMessage], tools: Sequence[Tool[BaseMode
                 except (ValidationError, ValueError, AssertionError):
                     wrong[part.tool_name] += 1
     return wrong
+
+
+def _max_evidence_tokens(model: Model) -> int | None:
+    """Return how much of earlier results a model reads: the offline model reads all, for it computes from them."""
+    return None if isinstance(model, OfflineModel) else MAX_EVIDENCE_TOKENS
 
 
 def _model_settings(step: Step) -> ModelSettings:

@@ -35,6 +35,7 @@ DEFAULTS: Final = {
     "ENVIRONMENT": Environment.DEVELOPMENT,
     "DATA_DIR": Path("var"),
     "DATABASE_URL": "",
+    "REDIS_URL": "",
     "GRPC_ADDRESS": "127.0.0.1:50051",
     "GRPC_TLS_CERT": None,
     "GRPC_TLS_KEY": None,
@@ -163,6 +164,25 @@ def test_a_network_is_served_in_staging_and_production(environment: str) -> None
 )
 def test_the_database_is_embedded_unless_it_is_a_server(url: str, *, embedded: bool) -> None:
     assert load_settings({"APEX_DATABASE_URL": url}).is_embedded is embedded
+
+
+@pytest.mark.parametrize(
+    "url", ["", "redis://127.0.0.1:6379/0", "rediss://:hush@redis.example:6380", "unix:///run/redis.sock"]
+)
+def test_an_address_of_redis_is_taken_as_it_is(url: str) -> None:
+    assert load_settings({"APEX_REDIS_URL": url}).redis_url == url
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:6379", "http://127.0.0.1:6379", "redis://", "unix://"])
+def test_what_is_no_address_of_redis_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="must be a URL such as redis://"):
+        load_settings({"APEX_REDIS_URL": url})
+
+
+def test_the_password_of_redis_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({"APEX_REDIS_URL": "redis://apex:hush@redis.example:port/0"})
+    assert "hush" not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["postgres://localhost/apex", "mysql://localhost", "apex.db"])
