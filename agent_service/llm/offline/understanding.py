@@ -12,7 +12,8 @@ from typing import Final, TypeAlias
 
 from agent_service.engine.intents import Intent
 from agent_service.llm.offline import data
-from agent_service.llm.offline.entities import Entities, find_entities
+from agent_service.llm.offline.entities import Entities
+from agent_service.llm.offline.named import find_entities
 from agent_service.llm.offline.words import COMMON, KNOWN, normalise, tokens
 
 _Rules: TypeAlias = dict[Intent, tuple[tuple[re.Pattern[str], float], ...]]

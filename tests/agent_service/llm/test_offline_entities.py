@@ -6,7 +6,8 @@ from typing import Final
 import pytest
 
 from agent_service.llm.offline.dates import Period
-from agent_service.llm.offline.entities import Entities, Goal, find_entities
+from agent_service.llm.offline.entities import Entities, Goal
+from agent_service.llm.offline.named import find_entities
 from agent_service.llm.offline.words import normalise
 
 NOW: Final = datetime(2026, 6, 17, 12, tzinfo=UTC)

@@ -1,0 +1,229 @@
+"""Finding what a message names."""
+
+import re
+from datetime import datetime
+from typing import Final
+
+from agent_service.engine.intents import Intent
+from agent_service.llm.offline.corpora import find_library
+from agent_service.llm.offline.dates import find_change, find_period
+from agent_service.llm.offline.entities import Entities
+from agent_service.llm.offline.goals import find_goals, find_limits
+from agent_service.llm.offline.words import COMMON, READ_CHARACTERS, read_words
+from agent_service.llm.offline.workloads import find_workload
+
+_MODEL: Final = re.compile(
+    r"\b(?:"
+    r"gpt[- ]?\d(?:\.\d)?o?(?:[- ](?:mini|nano|turbo|pro|codex|preview|audio|chat|latest))*"
+    r"(?:-\d{4}-\d{2}-\d{2}|-\d{4})?"
+    r"|chatgpt-4o-latest"
+    r"|o[134](?:[- ](?:mini|pro|preview))?"
+    r"|claude[- ](?:(?:instant|sonnet|opus|haiku)(?:[- ]\d(?:[.-]\d)?)?|\d(?:[.-]\d)?(?:[- ](?:sonnet|opus|haiku))?)"
+    r"(?:-\d{8}|-latest)?"
+    r"|(?:sonnet|opus|haiku)[- ]\d(?:[.-]\d)?"
+    r"|gemini[- ]\d(?:\.\d)?(?:[- ](?:pro|flash|lite|ultra|nano|preview|exp))*"
+    r"|(?:llama|mistral|mixtral|ministral|codestral|deepseek|qwen|grok|command|nova|phi|gemma|kimi|glm)"
+    r"[- ]?(?:v?\d[\w.:]*|(?:large|small|medium|nemo|chat|coder|reasoner|r1|v3|r|lite|pro|micro|instruct)\b)"
+    r"(?:[- ](?:\d[\w.:]*|large|small|medium|mini|instruct|chat|coder|plus|lite|pro|micro|turbo|fast|latest)\b)*"
+    r")"
+)
+_ASSUME_BEFORE: Final = re.compile(
+    r"(?:\b(?:assum(?:e|es|ed|ing)|suppos(?:e|ing)|presum(?:e|ing)|pretend(?:ing)?)\b[^.?!;]{0,40}"
+    r"|\b(?:treat|take|count|consider|price|cost)\b[^.?!;]{0,30}\b(?:as|at|with|like)(?: if)?(?: it| they| all)?"
+    r"(?: (?:is|was|were|are))?"
+    r"|\b(?:it|they|that|these|those|everything|all(?: of (?:it|them))?|all requests|all calls|the model|our model|"
+    r"the traffic|this)(?:'s|'re| is| was| were| are| ran on| runs on| ran with| go(?:es)? to| went to)(?: all)?"
+    r"|\bwe(?:'re| only| always| just)? (?:use|used|run|ran|call|called|are using|were using)"
+    r"|^(?:use|with|as|on|it's|then|ok|okay|yes))[\s,:]*(?:the model )?[\"'`]?$"
+)
+_WOULD: Final = re.compile(
+    r"\b(?:would|if|instead|what about|switch\w*|mov(?:e|ed|ing)|migrat\w+|chang\w+|replac\w+)\b"
+)
+
+_DIMENSIONS: Final = (
+    ("model", r"models?|llms?"),
+    ("feature", r"features?|use cases?|endpoints?|products?|apps?|applications?|services?|teams?|departments?"),
+    ("user", r"users?|customers?|clients?|accounts?|tenants?|persons?|people"),
+    ("day", r"days?|dates?|weeks?|months?"),
+    ("hour", r"hours?"),
+    ("weekday", r"weekdays?|days? of the week"),
+    ("status", r"status(?:es)?|outcomes?"),
+)
+_BY: Final = (
+    r"(?:\b(?:by|per|across|for each|for every|for all|split by|grouped by|group by|broken down by|each|every|which|"
+    r"what|top(?: \d+)?|over|between|among)\b(?: (?:the|our|my|single|different|most expensive|costliest|slowest|"
+    r"biggest|largest|heaviest))*|,|\band)\s+"
+)
+_ADVERBS: Final = {"daily": "day", "hourly": "hour", "weekly": "day", "monthly": "day", "who": "user", "whose": "user"}
+
+_QUOTED: Final = r"[\"'`](?P<{0}>[\w][\w .-]{{0,60}}?)[\"'`]"
+_FEATURE: Final = re.compile(
+    r"\bfeatures?(?: called| named)? (?:" + _QUOTED.format("q1") + r"|(?P<n1>[a-z0-9][\w.-]*))"
+    r"|\b(?:the|our) (?:" + _QUOTED.format("q2") + r"|(?P<n2>[a-z0-9][\w.-]*)) (?:feature|endpoint|use case)\b"
+)
+_NO_FEATURE: Final = frozenset(read_words("no_feature_words.txt"))
+"""What stands beside the word feature without being the name of one."""
+_FILE: Final = re.compile(
+    r"[\w][\w.()+@-]*\.(?:csv|tsv|jsonl|ndjson|json|parquet)(?:\.gz)?\b"
+    r"|[\w][\w.()+@-]*\.(?:md|markdown|txt|pdf|html?|rst|docx)\b",
+    re.IGNORECASE,
+)
+
+_ROLE_NAMES: Final = {
+    "timestamp": "timestamp",
+    "time stamp": "timestamp",
+    "time": "timestamp",
+    "date": "timestamp",
+    "input tokens": "input_tokens",
+    "input token": "input_tokens",
+    "input_tokens": "input_tokens",
+    "prompt tokens": "input_tokens",
+    "prompt_tokens": "input_tokens",
+    "context tokens": "input_tokens",
+    "tokens in": "input_tokens",
+    "input": "input_tokens",
+    "output tokens": "output_tokens",
+    "output token": "output_tokens",
+    "output_tokens": "output_tokens",
+    "completion tokens": "output_tokens",
+    "completion_tokens": "output_tokens",
+    "generated tokens": "output_tokens",
+    "tokens out": "output_tokens",
+    "output": "output_tokens",
+    "completion": "output_tokens",
+    "cached tokens": "cached_tokens",
+    "cached_tokens": "cached_tokens",
+    "cached input tokens": "cached_tokens",
+    "model": "model",
+    "latency": "latency",
+    "response time": "latency",
+    "duration": "latency",
+    "cost": "cost",
+    "price": "cost",
+    "status": "status",
+    "status code": "status",
+    "feature": "feature",
+    "endpoint": "feature",
+    "use case": "feature",
+    "user": "user",
+    "user id": "user",
+    "customer": "user",
+    "prompt": "prompt",
+}
+"""What people call a canonical column."""
+_ROLES: Final = "|".join(sorted(_ROLE_NAMES, key=len, reverse=True))
+_NAME: Final = r"[\"'`]?(?P<name>[A-Za-z_][\w.]*)[\"'`]?"
+_IDENTIFIER: Final = r"(?P<name>[A-Za-z]\w*_\w+|[A-Z]?[a-z]+\d*[A-Z]\w*|[A-Z]{2,}\d*|(?<=[\"'`])[A-Za-z_][\w. ]*(?=[\"'`]))"
+"""What only a column is called: snake_case, CamelCase, or a name in quotes."""
+_MEANS: Final = r"(?:is|are|holds?|means?|contains?|has|as|stands for|should be|=)"
+_CORRECTIONS: Final = (
+    re.compile(
+        rf"\b(?:column|field) {_NAME} {_MEANS}(?: actually)? (?:the |our |my )?(?P<role>{_ROLES})\b", re.IGNORECASE
+    ),
+    re.compile(
+        rf"\b(?:[Uu]se|[Tt]ake|[Tt]reat|[Rr]ead|[Mm]ap|[Cc]ount) (?:the )?(?:column |field )?{_NAME} (?:as|to|for) (?:the )?"
+        rf"(?P<role>{_ROLES})\b(?! (?:instead )?by\b)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"\b(?P<role>{_ROLES}) (?:is|are) (?:called |in |named )?(?:the )?(?:column|field) {_NAME}(?=\W|$)", re.IGNORECASE
+    ),
+    re.compile(rf"(?<![\w.-])[\"'`]?{_IDENTIFIER}[\"'`]? {_MEANS}(?: actually)? (?:the |our |my )?(?P<role>{_ROLES})\b"),
+    re.compile(
+        rf"^\W*(?:(?:no|yes|nope|actually|sorry|well|and)\W+)*{_NAME} (?:is|are|means|holds) (?:the|our) (?P<role>{_ROLES})"
+        r"(?: column| field| count)?\W*$",
+        re.IGNORECASE,
+    ),
+)
+_SQL: Final = re.compile(r"\b(?:select|with)\b.+\bfrom\b.+", re.IGNORECASE | re.DOTALL)
+
+MAX_SQL_CHARACTERS: Final = 10_000
+
+
+def find_entities(message: str, normalised: str, now: datetime, *, after: Intent | None = None) -> Entities:
+    """Return what a message names; `normalised` is the same message, normalised.
+
+    `after` is what the conversation is about, where the message goes on with it: then "50k" may be rows, and "and
+    timeouts?" a search.
+    """
+    models, assumed = _models(normalised)
+    sql = _SQL.search(message[:MAX_SQL_CHARACTERS])
+    head = message[:READ_CHARACTERS]
+    files = tuple(dict.fromkeys(_FILE.findall(head)))
+    without_models = _MODEL.sub("MODEL", normalised)
+    workload = find_workload(without_models, goes_on=after is Intent.SYNTHETIC)
+    library = find_library(message, normalised, goes_on=after is Intent.CORPUS)
+    change = find_change(normalised, now)
+    return Entities(
+        models=models,
+        assume_model=assumed,
+        group_by=_group_by(normalised),
+        features=_features(head.lower()),
+        files=files,
+        period=find_period(normalised, now, change=change),
+        goals=find_goals(without_models),
+        columns=_columns(head),
+        sql=sql[0].strip().strip("`").rstrip("; \n") if sql and re.search(r"\bselect\b", sql[0], re.IGNORECASE) else "",
+        rows=workload.rows,
+        days=workload.days,
+        seed=workload.seed,
+        preset=workload.preset,
+        corpus=library.corpus,
+        query=library.query,
+        change_time=change,
+        limits=find_limits(without_models),
+    )
+
+
+def _models(text: str) -> tuple[tuple[str, ...], str]:
+    """Return the models named, and the one to assume where the data has none."""
+    found: dict[str, None] = {}
+    assumed = ""
+    what_if = bool(_WOULD.search(text))
+    for match in _MODEL.finditer(text):
+        name = _catalogue_name(match[0])
+        found[name] = None
+        before = _ASSUME_BEFORE.search(text[: match.start()])
+        if match[0] == text.strip(" .!?"):
+            # Nothing but the name: the answer to the question which model to assume.
+            return (name,), name
+        explicit = before is not None and before[0].startswith(("assum", "suppos", "presum", "pretend"))
+        if before is not None and (explicit or not what_if):
+            assumed = assumed or name
+    return tuple(found), assumed
+
+
+def _catalogue_name(said: str) -> str:
+    """Return the usual spelling: `GPT 4o mini` → `gpt-4o-mini`, `Claude 3.5 Sonnet` → `claude-3-5-sonnet`."""
+    name = said.strip().replace(" ", "-")
+    name = re.sub(r"^gpt-?(?=\d)", "gpt-", name)
+    name = re.sub(r"^(?=(?:sonnet|opus|haiku)-)", "claude-", name)
+    return re.sub(r"(?<=\d)\.(?=\d)", "-", name) if name.startswith("claude") else name
+
+
+def _group_by(text: str) -> tuple[str, ...]:
+    found: list[tuple[int, str]] = []
+    for dimension, words in _DIMENSIONS:
+        match = re.search(rf"{_BY}(?:{words})\b", text)
+        if match and not (match[0][0] in ",a" and not re.search(r"\b(?:by|per|each|every)\b", text[: match.start()])):
+            found.append((match.start(), dimension))
+    found += [
+        (match.start(), _ADVERBS[match[0]]) for match in re.finditer(r"\b(?:" + "|".join(_ADVERBS) + r")\b", text)
+    ]
+    return tuple(dict.fromkeys(dimension for _, dimension in sorted(found)))
+
+
+def _features(text: str) -> tuple[str, ...]:
+    named = (next(name for name in match.groups() if name) for match in _FEATURE.finditer(text))
+    return tuple(dict.fromkeys(name for name in named if name not in _NO_FEATURE))
+
+
+def _columns(message: str) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for pattern in _CORRECTIONS:
+        for match in pattern.finditer(message):
+            name = match["name"]
+            said_so = re.search(r"\b(?:column|field)\b", match[0], re.IGNORECASE)
+            if said_so or (name.lower() not in COMMON and name.lower() not in _ROLE_NAMES):
+                found.setdefault(_ROLE_NAMES[match["role"].lower()], name)
+    return tuple(found.items())
