@@ -68,6 +68,7 @@ _QUERIES: Final = tuple(
         rf"\b(?P<query>(?:how|what|why|when|where|who|which|can|must|should|do|does|is|are)\b{_MAX_QUERY}?),? "
         rf"according to (?:[\w'-]+ ){{0,4}}?{_DOCS}\b",
         rf"\bwhat do we (?:have|know)(?: written)? {_ABOUT} (?P<query>{_MAX_QUERY}?)(?: in (?:[\w'-]+ ){{0,3}}?{_DOCS}|\W*$)",
+        rf"\b{_DOCS} (?:\w+ )?(?:talk|talks|deal|deals|speak)(?: to us)? (?:{_ABOUT}) (?P<query>{_MAX_QUERY})",
         rf"\bis there (?:anything|something) {_ABOUT} (?P<query>{_MAX_QUERY}?) in (?:[\w'-]+ ){{0,4}}?{_DOCS}\b",
         rf"\bwhat (?:is|are|does|do) (?P<query>{_MAX_QUERY}?) (?:in|per|according to|by) {_OWN} (?:[\w'-]+ ){{0,2}}?{_DOCS}\b",
     )
@@ -84,7 +85,9 @@ _HEAD: Final = re.compile(
     r"^(?:[\s\"'`:,]+|(?:the|a|an|any|our|my|anything|something|passages?|everything|what (?:they|it) says?)\s|"
     r"(?:about|on|for|of|regarding) )+"
 )
-_NEXT_CLAUSE: Final = re.compile(r",? (?:and|then) (?:then )?(?:put|create|make|write|give|generate|analy[sz]e|show|export|send)\b")
+_NEXT_CLAUSE: Final = re.compile(
+    r",? (?:and|then) (?:then )?(?:put|create|make|write|give|generate|analy[sz]e|show|export|send|tell|how|what|which|why|when)\b"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,9 @@ _NUMBERS: Final = {
 }
 _COUNT: Final = r"(?P<count>\d{1,4}|one|two|three|four|five|six|seven|ten|couple of|few)"
 
-_ISO: Final = re.compile(r"\b(\d{4}[-/]\d{2}[-/]\d{2})(?:[t ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?))?(?: ?(?:utc|z)\b)?")
+_ISO: Final = re.compile(
+    r"\b(\d{4}[-/]\d{2}[-/]\d{2})(?:[t ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?))?(?: ?(?:utc|z)\b)?"
+)
 _YEAR_MONTH: Final = re.compile(r"\b(?P<year>(?:19|20)\d{2})-(?P<number>0[1-9]|1[0-2])\b(?!-)")
 _DAY_MONTH: Final = re.compile(
     rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}\b\.?,?(?: (?P<year>(?:19|20)\d\d))?"

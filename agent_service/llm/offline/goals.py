@@ -31,7 +31,10 @@ _METRICS: Final = tuple(
             "cost",
             r"\b(?:costs?|spend\w*|bills?|budgets?|price\w*|money|expens\w+|cheap\w*|invoice\w*|sav\w+|dollars?)\b|\$",
         ),
-        ("usage", r"\b(?:usage|traffic|volume|requests?|growth|grow\w*|load|demand|users?|customers?|tokens?|calls?)\b"),
+        (
+            "usage",
+            r"\b(?:usage|traffic|volume|requests?|growth|grow\w*|load|demand|users?|customers?|tokens?|calls?)\b",
+        ),
     )
 )
 _LESS: Final = re.compile(
@@ -42,11 +45,11 @@ _MORE: Final = re.compile(
     r"\b(?:increas\w+|grow\w*|growth|more|ris\w+|raise\w*|higher|up|additional|extra|expect\w*|surge\w*)\b"
 )
 _KEEP: Final = re.compile(
-    r"\b(?:keep\w*|maintain\w*|preserv\w+|without (?:losing|hurting|degrading|touching|sacrificing)|same|hold(?:ing)?|"
+    r"\b(?:keep\w*|maintain\w*|preserv\w+|without (?:losing|hurting|degrading|touching|sacrificing|any loss|(?:spending|paying|costing) more)|same|hold(?:ing)?|"
     r"unchanged|intact|constant|no (?:loss|drop|worse)|not? (?:touch|hurt|drop|suffer|lose)|(?:don't|mustn't|must not|"
     r"should not|shouldn't|can't|cannot) (?:touch|hurt|drop|suffer|lose|fall|get worse|go down)|as good)\b"
 )
-_CLAUSE: Final = re.compile(r"[;!?]|,(?!\d)|\.(?!\d)|\b(?:and|but|while|with)\b")
+_CLAUSE: Final = re.compile(r"[;!?]|,(?!\d)|\.(?!\d)|\b(?:and|but|while|with)\b|\b(?=(?:without|if|when|at) )")
 
 _PER_UNIT: Final = r"(?:rpm|tpm|rps|qps)\b"
 _LIMIT: Final = re.compile(

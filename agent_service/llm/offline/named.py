@@ -113,7 +113,9 @@ _ROLE_NAMES: Final = {
 """What people call a canonical column."""
 _ROLES: Final = "|".join(sorted(_ROLE_NAMES, key=len, reverse=True))
 _NAME: Final = r"[\"'`]?(?P<name>[A-Za-z_][\w.]*)[\"'`]?"
-_IDENTIFIER: Final = r"(?P<name>[A-Za-z]\w*_\w+|[A-Z]?[a-z]+\d*[A-Z]\w*|[A-Z]{2,}\d*|(?<=[\"'`])[A-Za-z_][\w. ]*(?=[\"'`]))"
+_IDENTIFIER: Final = (
+    r"(?P<name>[A-Za-z]\w*_\w+|[A-Z]?[a-z]+\d*[A-Z]\w*|[A-Z]{2,}\d*|(?<=[\"'`])[A-Za-z_][\w. ]*(?=[\"'`]))"
+)
 """What only a column is called: snake_case, CamelCase, or a name in quotes."""
 _MEANS: Final = r"(?:is|are|holds?|means?|contains?|has|as|stands for|should be|=)"
 _CORRECTIONS: Final = (
@@ -126,9 +128,12 @@ _CORRECTIONS: Final = (
         re.IGNORECASE,
     ),
     re.compile(
-        rf"\b(?P<role>{_ROLES}) (?:is|are) (?:called |in |named )?(?:the )?(?:column|field) {_NAME}(?=\W|$)", re.IGNORECASE
+        rf"\b(?P<role>{_ROLES}) (?:is|are) (?:called |in |named )?(?:the )?(?:column|field) {_NAME}(?=\W|$)",
+        re.IGNORECASE,
     ),
-    re.compile(rf"(?<![\w.-])[\"'`]?{_IDENTIFIER}[\"'`]? {_MEANS}(?: actually)? (?:the |our |my )?(?P<role>{_ROLES})\b"),
+    re.compile(
+        rf"(?<![\w.-])[\"'`]?{_IDENTIFIER}[\"'`]? {_MEANS}(?: actually)? (?:the |our |my )?(?P<role>{_ROLES})\b"
+    ),
     re.compile(
         rf"^\W*(?:(?:no|yes|nope|actually|sorry|well|and)\W+)*{_NAME} (?:is|are|means|holds) (?:the|our) (?P<role>{_ROLES})"
         r"(?: column| field| count)?\W*$",
@@ -195,7 +200,7 @@ def _models(text: str) -> tuple[tuple[str, ...], str]:
 
 def _catalogue_name(said: str) -> str:
     """Return the usual spelling: `GPT 4o mini` → `gpt-4o-mini`, `Claude 3.5 Sonnet` → `claude-3-5-sonnet`."""
-    name = said.strip().replace(" ", "-")
+    name = said.strip(" .:").replace(" ", "-")
     name = re.sub(r"^gpt-?(?=\d)", "gpt-", name)
     name = re.sub(r"^(?=(?:sonnet|opus|haiku)-)", "claude-", name)
     return re.sub(r"(?<=\d)\.(?=\d)", "-", name) if name.startswith("claude") else name

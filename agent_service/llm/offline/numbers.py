@@ -14,9 +14,7 @@ _DIGITS: Final = r"\d{1,3}(?:[,.'_ ]\d{3})+(?![\d%])|\d+(?:\.\d+)?"
 _SCALE: Final = r"(?:k|m|mn|hundred|thousand|million)\b"
 _WORD: Final = "|".join(sorted((word for word in _ONES if word not in {"a", "an", "half"}), key=len, reverse=True))
 
-NUMBER: Final = (
-    rf"(?<![\w.,$-])(?:(?:{_DIGITS})(?: ?{_SCALE})?|(?:{_WORD}|an?)(?: {_SCALE})+|(?:{_WORD})\b)(?![\d%])"
-)
+NUMBER: Final = rf"(?<![\w.,$-])(?:(?:{_DIGITS})(?: ?{_SCALE})?|(?:{_WORD}|an?)(?: {_SCALE})+|(?:{_WORD})\b)(?![\d%])"
 """A count, in digits or words; without groups. `number` reads it."""
 
 _PARTS: Final = re.compile(rf"(?P<digits>{_DIGITS})|(?P<word>half a|[a-z]+)")

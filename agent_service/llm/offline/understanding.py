@@ -1,22 +1,20 @@
 """What a person wants: the intent by weighted evidence, and what the message names, earlier messages included."""
 
 import re
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from importlib.resources import files
-from typing import Final, TypeAlias
+from typing import Final
 
-from agent_service.engine.intents import Intent
-from agent_service.llm.offline import data
+from agent_service.engine.intents import INTENT_RULES, Intent
 from agent_service.llm.offline.entities import Entities
+from agent_service.llm.offline.evidence import facet_names, scores
+from agent_service.llm.offline.languages import FOREIGN_FROM_WORDS, foreign_language
 from agent_service.llm.offline.named import find_entities
+from agent_service.llm.offline.requests import parts
 from agent_service.llm.offline.words import COMMON, KNOWN, normalise, tokens
-
-_Rules: TypeAlias = dict[Intent, tuple[tuple[re.Pattern[str], float], ...]]
 
 
 class Facet(StrEnum):
@@ -65,7 +63,10 @@ class Facet(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Understanding:
-    """What a message asks for. `rival` is the next best intent. `follows` says that it goes on with an earlier one."""
+    """What a message asks for. `rival` is the next best intent, `also` what else it asks for beside its intent.
+
+    `follows` says that it goes on with an earlier message.
+    """
 
     intent: Intent
     confidence: float
@@ -73,28 +74,48 @@ class Understanding:
     facets: frozenset[Facet]
     entities: Entities
     follows: bool = False
+    also: tuple[Intent, ...] = ()
 
 
-def _load() -> tuple[_Rules, dict[Facet, re.Pattern[str]]]:
-    tables = tomllib.loads(files(data).joinpath("evidence.toml").read_text("utf-8"))
-    facets = {Facet(name): re.compile(pattern) for name, pattern in tables.pop("facets").items()}
-    rules = {
-        Intent(name): tuple((re.compile(pattern), float(weight)) for pattern, weight in table["evidence"])
-        for name, table in tables.items()
-    }
-    return rules, facets
+MEASURED: Final = frozenset({Intent.COST_ANALYSIS, Intent.BENCHMARKING, Intent.PRICING, Intent.TECHNICAL})
+"""Intents that measured facts alone answer."""
 
+ACTS: Final = frozenset(
+    {Facet.CREATE, Facet.ADD, Facet.SEARCH, Facet.UPDATE, Facet.DELETE, Facet.EXPORT, Facet.STATISTICS}
+)
+"""What may be done with a knowledge base: one thing in a message, which replaces what an earlier one asked for."""
 
-_RULES, _FACETS = _load()
+LEVERS: Final = frozenset({Facet.CACHING, Facet.ROUTING, Facet.BATCHING, Facet.TRIMMING})
+"""Ways to save: "and batching?" asks for another one."""
+
+BUILDS_ON: Final = frozenset(
+    {Facet.PLAN, Facet.POLICY, Facet.APPLY, Facet.TRACK, Facet.PDF, Facet.CHARTS, Facet.VALIDATE}
+)
+"""What is done with what was found before: "make a plan", "as PDF"."""
 
 _FOLLOW: Final = re.compile(
     r"^\W*(?:and|or|now|then|also|what about|how about|same|only|just|instead|ok(?:ay)?,?(?: now)?|yes|no|split|group|"
-    r"by|per|for|in|since|but|show (?:it|that|this|them)|assum\w+|use|with|it (?:is|was)|it's|they (?:are|were))\b"
+    r"by|per|for|in|since|but|show (?:it|that|this|them)|assum\w+|use|with|it (?:is|was)|it's|they (?:are|were)|"
+    r"(?:do|try|repeat|run) (?:it|that|this|the same)|make (?:it|that|them)|as an?|why|how come|how so|which (?:one )?of)\b"
 )
-_REFERRING: Final = re.compile(r"\b(?:it|that|this|those|these|them|same|instead)\b")
+_REFERRING: Final = re.compile(
+    r"\b(?:it|this|these|those|them|same|instead)\b|\bthat\b(?! (?:look|looks|is|are|was|were|we|i|it|they|can|could|"
+    r"would|has|have|had|do|does|our|my|the)\b)"
+)
+_STANDS_FOR: Final = re.compile(
+    r"\b(?:it|them|instead|the same)\b|\b(?:this|that|these|those)\b(?= (?:for|in|into|as|with|by|per|to|again|too|up|"
+    r"first|out)\b|\W*$)"
+)
+"""Words that stand for what was said before; "this file" does not."""
+_AGAIN_WITH: Final = re.compile(
+    r"^\W*(?:and |ok |then )*(?:now|again|same)(?: (?:it|that|the same|but|again))* (?:with|on|for|using) "
+)
 
-_OF_ONE_MESSAGE: Final = frozenset({Facet.FORECAST, Facet.SEVERAL})
+_OF_ONE_MESSAGE: Final = frozenset(
+    {Facet.FORECAST, Facet.SEVERAL, Facet.DELETE, Facet.UPDATE, Facet.APPLY, Facet.TRACK, Facet.PLAN, Facet.VALIDATE}
+)
 """What a message that goes on with another one does not ask again."""
+_NOT_OF_A_QUESTION: Final = frozenset({Facet.GREETING, Facet.HELP, Facet.THANKS, Facet.GIBBERISH, Facet.FOREIGN})
 
 MAX_FOLLOW_WORDS: Final = 12
 """A longer message stands for itself."""
@@ -102,15 +123,15 @@ MAX_FOLLOW_WORDS: Final = 12
 FRAGMENT_WORDS: Final = 3
 """A message of so few words that names something is a fragment of a longer one."""
 
-FOREIGN_FROM_WORDS: Final = 3
-"""Fewer unknown words are taken for a slip of the keyboard, not for another language."""
-
 MAX_EARLIER: Final = 8
 """Earlier messages that are looked through for what a follow-up goes on with."""
 
 SETTLED_ELSEWHERE: Final = 2.2
 SHARED_EVIDENCE: Final = 0.65
 """Where another intent has this much evidence, words about cost count only so much for a cost analysis."""
+
+WEAKEST: Final = 0.6
+"""Less evidence than this is none."""
 
 CERTAIN: Final = 0.97
 FOLLOWS: Final = 0.9
@@ -122,7 +143,7 @@ def understand(request: str, earlier: Sequence[str], now: datetime) -> Understan
     """Return what a message asks for; `earlier` are the person's messages before it, oldest first.
 
     A short message without evidence of its own ("and by feature?", "assume gpt-4o") goes on with the last one that
-    had some.
+    had some; "put it in a report" asks for something else, of the same.
     """
     own = _alone(request, now)
     if _is_small_talk(own) or not earlier or not _goes_on(request, own):
@@ -131,12 +152,30 @@ def understand(request: str, earlier: Sequence[str], now: datetime) -> Understan
     while before:
         context = understand(before.pop(), before, now)
         if context.intent is not Intent.GENERAL:
-            entities = own.entities.over(context.entities)
-            facets = own.facets | (context.facets - _OF_ONE_MESSAGE)
-            facets -= {Facet.GREETING, Facet.HELP, Facet.GIBBERISH, Facet.FOREIGN}
-            intent = own.intent if own.confidence >= FOLLOWS and own.intent is not Intent.GENERAL else context.intent
-            return Understanding(intent, FOLLOWS, context.rival, facets, entities, follows=True)
+            return _going_on(request, own, context, now)
     return own
+
+
+def _going_on(request: str, own: Understanding, context: Understanding, now: datetime) -> Understanding:
+    """Return what a message asks for that goes on with what was asked before."""
+    normalised = normalise(request)
+    sure = own.confidence >= FOLLOWS and own.intent is not Intent.GENERAL
+    intent = own.intent if sure else context.intent
+    named = own.entities if sure else find_entities(request, normalised, now, after=context.intent)
+    if named.models and context.intent is Intent.COST_ANALYSIS and _AGAIN_WITH.search(normalised):
+        # "Now with gpt-4o": what the same traffic would cost as that model.
+        intent, named = Intent.PRICING, replace(named, assume_model="")
+    kept = context.facets - _OF_ONE_MESSAGE
+    for rivals in (ACTS, LEVERS):
+        kept -= rivals if own.facets & rivals else frozenset()
+    if intent is not Intent.CORPUS:
+        kept -= ACTS
+    facets = (own.facets | kept) - _NOT_OF_A_QUESTION
+    if intent is Intent.CORPUS and named.query and not facets & ACTS:
+        facets |= {Facet.SEARCH}
+    return Understanding(
+        intent, FOLLOWS, context.rival, facets, named.over(context.entities), follows=True, also=own.also
+    )
 
 
 @lru_cache(maxsize=256)
@@ -145,23 +184,71 @@ def _alone(request: str, now: datetime) -> Understanding:
     normalised = normalise(request)
     entities = find_entities(request, normalised, now)
     text = _with_model_word(normalised, entities)
-    ranked = _ranked(text, entities)
-    (intent, score), (rival, second) = ranked[0], ranked[1]
-    facets = frozenset(facet for facet, pattern in _FACETS.items() if pattern.search(normalised))
+    facets = _facets(text, entities)
+    if not entities.sql and foreign_language(request) is not None:
+        return Understanding(Intent.GENERAL, FOLLOWS, Intent.COST_ANALYSIS, facets | {Facet.FOREIGN}, entities)
+    whole = _read(text, facets, entities)
+    if whole is None:
+        return _without_evidence(text, entities, facets)
+    return whole if entities.sql else _with_other_requests(whole, text)
+
+
+def _facets(text: str, entities: Entities) -> frozenset[Facet]:
+    facets = frozenset(Facet(name) for name in facet_names(text))
     if entities.sql:
         facets |= {Facet.SQL}
-    if len(entities.files) > 1:
+    if len(entities.datasets) > 1:
         facets |= {Facet.SEVERAL}
-    measured = {Intent.GENERAL, Intent.COST_ANALYSIS, Intent.BENCHMARKING, Intent.TECHNICAL}
-    if intent in measured and facets & _OF_ONE_MESSAGE:
-        # Neither is there yet: that is said first, then what can be measured.
+    if entities.query and not facets & (ACTS - {Facet.EXPORT, Facet.STATISTICS}):
+        facets |= {Facet.SEARCH}
+    if entities.change_time:
+        facets |= {Facet.BEFORE_AFTER}
+    grows = any(goal.metric == "usage" and goal.change_percent for goal in entities.goals)
+    if entities.limits or (Facet.FORECAST in facets and grows):
+        facets |= {Facet.CAPACITY}
+    return facets
+
+
+def _read(text: str, facets: frozenset[Facet], entities: Entities) -> Understanding | None:
+    """Return the intent that most speaks for, None where nothing does."""
+    (intent, score), (rival, second) = _ranked(text, facets, entities)[:2]
+    if intent in {Intent.GENERAL, *MEASURED} - {Intent.PRICING} and Facet.SEVERAL in facets:
+        # One dataset is analysed at a time: that is said first, then what can be measured.
         speed = intent is not Intent.GENERAL and bool(facets & {Facet.LATENCY, Facet.ERRORS})
-        kind = intent if speed else Intent.COST_ANALYSIS
-        return Understanding(kind, FOLLOWS, rival, facets, entities)
-    if score <= 0 or (not entities.sql and _is_foreign(text)):
-        return _without_evidence(text, entities, facets)
+        return Understanding(intent if speed else Intent.COST_ANALYSIS, FOLLOWS, rival, facets, entities)
+    if score < WEAKEST:
+        return None
     confidence = min(CERTAIN, 0.44 + 0.13 * score + 0.12 * min(score - second, 2.0))
     return Understanding(intent, round(confidence, 2), rival, facets, entities)
+
+
+def _with_other_requests(whole: Understanding, text: str) -> Understanding:
+    """Return the understanding with what the message asks for beside: whatever another agent would work on."""
+    asked = parts(text)
+    if len(asked) <= 1:
+        return whole
+    found: dict[Intent, float] = {}
+    refers = False
+    for part in asked:
+        # What is named belongs to the whole message; a part of it is told by its words.
+        one = _read(part, _facets(part, Entities()), Entities())
+        if one is None or one.intent is Intent.GENERAL or one.confidence < INTENT_RULES[one.intent].threshold:
+            continue
+        refers |= one.intent is Intent.REPORTING and bool(_STANDS_FOR.search(part))
+        kind = Intent.COST_ANALYSIS if one.intent in MEASURED and whole.intent not in MEASURED else one.intent
+        kind = whole.intent if one.intent in MEASURED and whole.intent in MEASURED else kind
+        found.setdefault(kind, one.confidence)
+    if len(found) <= 1:
+        return whole
+    first = next(iter(found))
+    measured = [intent for intent in found if intent in MEASURED]
+    needs_data = bool(measured) or Intent.OPTIMIZATION in found or not refers
+    if Intent.REPORTING in found and needs_data:
+        first = Intent.REPORTING
+    elif Intent.OPTIMIZATION in found and first in MEASURED:
+        first = Intent.OPTIMIZATION
+    also = tuple(intent for intent in found if intent is not first)
+    return replace(whole, intent=first, confidence=min(found.values()), rival=also[0], also=also)
 
 
 def _with_model_word(normalised: str, entities: Entities) -> str:
@@ -172,45 +259,44 @@ def _with_model_word(normalised: str, entities: Entities) -> str:
     return text
 
 
-def _ranked(text: str, entities: Entities) -> list[tuple[Intent, float]]:
-    scores = {
-        intent: sum(weight for pattern, weight in rules if pattern.search(text)) for intent, rules in _RULES.items()
-    }
+def _ranked(text: str, facets: frozenset[Facet], entities: Entities) -> list[tuple[Intent, float]]:
+    found = scores(text)
     if entities.assume_model or entities.columns:
         # Naming the model of one's traffic, or a column's meaning, is part of an analysis.
-        scores[Intent.COST_ANALYSIS] += 2.2
+        found[Intent.COST_ANALYSIS] += 2.2
     if any(goal.change_percent for goal in entities.goals):
-        scores[Intent.OPTIMIZATION] += 1.0
-    if entities.group_by and scores[Intent.COST_ANALYSIS]:
-        scores[Intent.COST_ANALYSIS] += 0.8
+        found[Intent.OPTIMIZATION] += 1.0
+    if entities.limits:
+        found[Intent.OPTIMIZATION] += 2.5
+    forecast = Facet.FORECAST in facets and Facet.SEVERAL not in facets
+    if forecast and not (found[Intent.PRICING] >= SETTLED_ELSEWHERE and entities.models):
+        found[Intent.OPTIMIZATION] += 3.0
+    if Facet.BEFORE_AFTER in facets:
+        found[Intent.OPTIMIZATION] += 4.0
+    if entities.query:
+        found[Intent.CORPUS] += 1.0
+    if entities.group_by and found[Intent.COST_ANALYSIS]:
+        found[Intent.COST_ANALYSIS] += 0.8
     if entities.features:
-        scores[Intent.COST_ANALYSIS] += 0.6
-    if max(score for intent, score in scores.items() if intent is not Intent.COST_ANALYSIS) >= SETTLED_ELSEWHERE:
+        found[Intent.COST_ANALYSIS] += 0.6
+    if max(score for intent, score in found.items() if intent is not Intent.COST_ANALYSIS) >= SETTLED_ELSEWHERE:
         # Cost is what most requests are about; what to do with it decides.
-        scores[Intent.COST_ANALYSIS] *= SHARED_EVIDENCE
+        found[Intent.COST_ANALYSIS] *= SHARED_EVIDENCE
     order = list(Intent)
-    return sorted(scores.items(), key=lambda item: (-item[1], order.index(item[0])))
+    return sorted(found.items(), key=lambda item: (-item[1], order.index(item[0])))
 
 
 def _without_evidence(normalised: str, entities: Entities, facets: frozenset[Facet]) -> Understanding:
-    """Return what to make of a message that no rule speaks for: another topic, another language, or nothing at all."""
+    """Return what to make of a message that no rule speaks for: another topic, or nothing at all."""
     words = tokens(normalised)
     confidence = PLAIN_ENGLISH
     if not words or (len(words) < FOREIGN_FROM_WORDS and not _english(words)):
         facets, confidence = facets | {Facet.GIBBERISH}, UNREADABLE
-    elif _is_foreign(normalised):
-        facets, confidence = facets | {Facet.FOREIGN}, FOLLOWS
     return Understanding(Intent.GENERAL, confidence, Intent.COST_ANALYSIS, facets, entities)
 
 
 def _english(words: Sequence[str]) -> int:
     return sum(word in COMMON or word in KNOWN for word in words)
-
-
-def _is_foreign(normalised: str) -> bool:
-    """True when hardly any word is English."""
-    words = tokens(normalised.replace("MODEL", ""))
-    return len(words) >= FOREIGN_FROM_WORDS and _english(words) * 4 < len(words)
 
 
 def _is_small_talk(own: Understanding) -> bool:
@@ -221,12 +307,14 @@ def _is_small_talk(own: Understanding) -> bool:
 def _goes_on(request: str, own: Understanding) -> bool:
     normalised = normalise(request)
     words = tokens(normalised)
-    if len(words) > MAX_FOLLOW_WORDS:
+    if len(words) > MAX_FOLLOW_WORDS or Facet.FOREIGN in own.facets:
         return False
     unsure = own.confidence < FOLLOWS
     names_something = own.entities != Entities()
-    if names_something and len(words) <= FRAGMENT_WORDS:
+    follows = bool(_FOLLOW.search(normalised))
+    if names_something and (len(words) <= FRAGMENT_WORDS or follows or _REFERRING.search(normalised)):
         return True
-    return (unsure and (names_something or bool(_FOLLOW.search(normalised)))) or bool(
-        names_something and (_FOLLOW.search(normalised) or _REFERRING.search(normalised))
-    )
+    if unsure and (names_something or follows):
+        return True
+    builds_on = bool(own.facets & BUILDS_ON) or own.intent is Intent.REPORTING
+    return not names_something and (builds_on or bool(_STANDS_FOR.search(normalised)))

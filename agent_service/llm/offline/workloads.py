@@ -27,7 +27,9 @@ _ROWS: Final = (
         rf" (?P<count>{NUMBER})(?! ?(?:x|times|days?|weeks?|months?|hours?|years?|\$)\b)(?=\W|$)"
     ),
 )
-_BARE: Final = re.compile(rf"^\W*(?:(?:and|now|ok|with|make (?:it|that)|rather|better|try) )*(?P<count>{NUMBER})(?: instead)?\W*$")
+_BARE: Final = re.compile(
+    rf"^\W*(?:(?:and|now|ok|with|make (?:it|that)|rather|better|try) )*(?P<count>{NUMBER})(?: instead)?\W*$"
+)
 """Only a number: how many rows, where a workload is being talked about."""
 
 _UNITS: Final = {"day": 1, "week": 7, "month": 30, "quarter": 90, "year": 365}
