@@ -2,8 +2,10 @@
 
 import re
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Final
 
+from agent_service.llm.offline import data
 from agent_service.llm.offline.words import as_written
 
 _BASE: Final = r"(?:knowledge ?bases?|corpus|corpora|kb|(?:document|search) (?:library|index|collection)|collection)"
@@ -25,7 +27,8 @@ _CALL_IT: Final = re.compile(
     r"\b(?:call|name) it (?:[\"'`](?P<quoted>[^\"'`]{1,80})[\"'`]|(?P<name>[a-z0-9][\w.-]*(?: [a-z0-9][\w.-]*)?)\W*$)"
 )
 _QUOTED: Final = re.compile(
-    rf"(?:\b{_BASE}|\b(?:in|into|to|from|of|are in|delete|export|search|update|drop|remove)) [\"'`](?P<quoted>[^\"'`]{{1,80}})[\"'`]"
+    rf"(?:\b{_BASE}|\b(?:in|into|to|from|of|are in|delete|export|search|update|drop|remove)) "
+    r"[\"'`](?P<quoted>[^\"'`]{1,80})[\"'`]"
     rf"|[\"'`](?P<before>[^\"'`]{{1,80}})[\"'`] {_BASE}\b"
 )
 _BASE_OF: Final = re.compile(
@@ -33,10 +36,12 @@ _BASE_OF: Final = re.compile(
     + _NAME.format(stop=_STOP)
 )
 _NAMED_BASE: Final = re.compile(
-    rf"\b(?:{_OWN}|a|an|new) (?:new )?(?P<name>(?!{_STOP})[a-z0-9][\w.-]*(?: (?!{_STOP}|{_BASE}\b)[a-z0-9][\w.-]*){{0,2}}) {_BASE}\b"
+    rf"\b(?:{_OWN}|a|an|new) (?:new )?"
+    rf"(?P<name>(?!{_STOP})[a-z0-9][\w.-]*(?: (?!{_STOP}|{_BASE}\b)[a-z0-9][\w.-]*){{0,2}}) {_BASE}\b"
 )
 _KIND: Final = re.compile(
-    rf"\b(?:{_OWN}|in|into|to|from|search) (?P<name>runbooks|playbooks|handbook|wiki|faqs?|guidelines|policies|procedures)\b"
+    rf"\b(?:{_OWN}|in|into|to|from|search) "
+    r"(?P<name>runbooks|playbooks|handbook|wiki|faqs?|guidelines|policies|procedures)\b"
 )
 """A kind of documents that is as good as a name. "Docs" and "documents" are any."""
 
@@ -47,32 +52,27 @@ _NO_NAME: Final = re.compile(
     r"this|that|following|pdfs?|texts?)(?: |$))+$"
 )
 
-_MAX_QUERY: Final = r"[^?!;\n]{1,200}"
 _ABOUT: Final = r"(?:about|on|regarding|concerning|for|of|with|re)"
-_QUERIES: Final = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"\b(?:written|said|stated|stored|there|mentioned|documented|recorded) (?:in|inside|within) (?:[\w'-]+ ){{0,4}}?"
-        rf"{_DOCS} {_ABOUT} (?P<query>{_MAX_QUERY})",
-        rf"\b{_DOCS}(?: [\w'-]+){{0,3}}? (?:say|says|said|tell|tells|state|states|write|writes|have|know|knows|contain|"
-        rf"contains|recommend|suggest|offer)(?: us| me| anything| something| to say)* {_ABOUT} (?P<query>{_MAX_QUERY})",
-        rf"\b(?:mention|mentions|cover|covers|describe|describes|explain|explains|discuss|address)(?: anything)?(?: about| on)? "
-        rf"(?P<query>(?!{_OWN} {_DOCS}\b){_MAX_QUERY})",
-        rf"\b(?:search|query|scan|browse|check|ask|grep|look (?:in|into|through|at)|go through|consult) "
-        rf"(?:through |in )?(?:[\w'\"-]+ ){{0,4}}?{_DOCS}\W* (?:{_ABOUT} |(?=(?:how|what|why|when|whether|where)\b))(?P<query>{_MAX_QUERY})",
-        rf"\b(?:search|look up|find|look for|show me|locate)(?: for| me)?(?: everything| anything| what(?:ever)?| passages?| "
-        rf"documents?| pages?| something)?(?: about| on| we have on| we know about)? (?P<query>{_MAX_QUERY}?) "
-        rf"(?:in|inside|from|across|within) (?:[\w'\"-]+ ){{0,4}}?{_DOCS}\b",
-        rf"\b(?:search|look up)(?: for)? (?P<query>(?!(?:[\w'-]+ ){{0,4}}?{_DOCS}\b){_MAX_QUERY})",
-        rf"\baccording to (?:[\w'-]+ ){{0,4}}?{_DOCS}\W+(?P<query>{_MAX_QUERY})",
-        rf"\b(?P<query>(?:how|what|why|when|where|who|which|can|must|should|do|does|is|are)\b{_MAX_QUERY}?),? "
-        rf"according to (?:[\w'-]+ ){{0,4}}?{_DOCS}\b",
-        rf"\bwhat do we (?:have|know)(?: written)? {_ABOUT} (?P<query>{_MAX_QUERY}?)(?: in (?:[\w'-]+ ){{0,3}}?{_DOCS}|\W*$)",
-        rf"\b{_DOCS} (?:\w+ )?(?:talk|talks|deal|deals|speak)(?: to us)? (?:{_ABOUT}) (?P<query>{_MAX_QUERY})",
-        rf"\bis there (?:anything|something) {_ABOUT} (?P<query>{_MAX_QUERY}?) in (?:[\w'-]+ ){{0,4}}?{_DOCS}\b",
-        rf"\bwhat (?:is|are|does|do) (?P<query>{_MAX_QUERY}?) (?:in|per|according to|by) {_OWN} (?:[\w'-]+ ){{0,2}}?{_DOCS}\b",
-    )
-)
+_QUERY: Final = r"[^?!;\n]{1,200}"
+"""What is searched for ends with the sentence."""
+
+
+def _searches() -> tuple[re.Pattern[str], ...]:
+    parts = {"<docs>": _DOCS, "<own>": _OWN, "<about>": _ABOUT, "<words>": r"(?:[\w'\"-]+ ){0,4}?"}
+    rules = []
+    for line in files(data).joinpath("searches.txt").read_text("utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        # A query at the end takes all that is left; one in the middle as little as can be.
+        rule = re.sub("<what>$", lambda _: f"(?P<query>{_QUERY})", line)
+        rule = rule.replace("<what>", f"(?P<query>{_QUERY}?)")
+        for name, part in parts.items():
+            rule = rule.replace(name, part)
+        rules.append(re.compile(rule))
+    return tuple(rules)
+
+
+_QUERIES: Final = _searches()
 _GOING_ON: Final = re.compile(
     r"^\W*(?:(?:and|ok|okay|now|also|then|but|or) )*(?:what|how) about (?P<query>[^?!;\n]{1,200})"
     r"|^\W*(?:and|also|now)(?: for| about| on)? (?P<more>[^?!;\n]{1,200})"
@@ -86,7 +86,8 @@ _HEAD: Final = re.compile(
     r"(?:about|on|for|of|regarding) )+"
 )
 _NEXT_CLAUSE: Final = re.compile(
-    r",? (?:and|then) (?:then )?(?:put|create|make|write|give|generate|analy[sz]e|show|export|send|tell|how|what|which|why|when)\b"
+    r",? (?:and|then) (?:then )?"
+    r"(?:put|create|make|write|give|generate|analy[sz]e|show|export|send|tell|how|what|which|why|when)\b"
 )
 
 

@@ -54,7 +54,7 @@ _WEEKDAY: Final = re.compile(
 _AGO: Final = re.compile(rf"\b{_COUNT} (?P<unit>day|week|month)s? ago\b")
 _CHANGED: Final = re.compile(
     r"(?:\b(?:upgrad\w+|switch(?:ed|ing)?|switchover|migrat(?:ed|ion|ing)|moved|roll ?out|rolled out|released|"
-    r"the (?:new )?release|deployed|the deployment|launched|the launch|went live|go.?live|cut.?over|introduc(?:ed|ing|tion)|"
+    r"the (?:new )?release|deployed|the deployment|launched|the launch|went live|go.?live|cut.?over|introduc\w+|"
     r"replaced|turned on|enabled|the (?:\w+ )?change|our (?:\w+ )?change|we changed|changed (?:the|our)|"
     r"new (?:prompt|model|version|router|routing|cache|setup|release))\b[^.?!;]{0,50}?"
     r"|\b(?:before (?:and|or|vs\.?|versus|&|/) ?after|after (?:and|or|vs\.?|versus) before)\b[^.?!;]{0,40}?)"
@@ -171,16 +171,15 @@ def _mentions(text: str, now: datetime) -> Iterator[_Mention]:
     for match in _YEAR.finditer(text):
         start = datetime(int(match["year"]), 1, 1, tzinfo=UTC)
         yield _Mention(match.start("year"), match.end(), start, _add_months(start, MONTHS_PER_YEAR))
-    for match in _QUARTER.finditer(text):
-        yield _quarter(match, now)
-    for match in _LAST_N.finditer(text):
-        yield _last_n(match, now)
-    for match in _NAMED.finditer(text):
-        yield _named(match, now)
-    for match in _WEEKDAY.finditer(text):
-        yield _weekday(match, now)
-    for match in _AGO.finditer(text):
-        yield _ago(match, now)
+    for pattern, read in (
+        (_QUARTER, _quarter),
+        (_LAST_N, _last_n),
+        (_NAMED, _named),
+        (_WEEKDAY, _weekday),
+        (_AGO, _ago),
+    ):
+        for match in pattern.finditer(text):
+            yield read(match, now)
 
 
 def _iso(match: re.Match[str]) -> Iterator[_Mention]:

@@ -9,8 +9,10 @@ from agent_service.llm.offline.numbers import FRACTIONS, NUMBER, number
 _PERCENT: Final = re.compile(r"(?P<sign>[+-]?)\s?(?P<amount>\d+(?:[.,]\d+)?)\s?(?:%|percent\b|per cent\b|pct\b)")
 _FRACTION: Final = re.compile(rf"\bby (?:an? |one )?(?P<word>{'|'.join(sorted(FRACTIONS, key=len, reverse=True))})\b")
 _TIMES: Final = re.compile(
-    r"\b(?P<amount>\d+(?:\.\d+)?) ?(?:x|times)(?= |$|[.,!?])|\b(?P<word>half(?! an? (?:million|thousand|hundred|dozen|day|hour|year))|halve|halves|halved|halving|double|doubles|"
-    r"doubled|doubling|twice|triple|triples|tripled|tripling|quadruple\w*|(?:two|three|four|five|ten) times|tenfold)\b"
+    r"\b(?P<amount>\d+(?:\.\d+)?) ?(?:x|times)(?= |$|[.,!?])"
+    r"|\b(?P<word>half(?! an? (?:million|thousand|hundred|dozen|day|hour|year))|halve|halves|halved|halving|double|"
+    r"doubles|doubled|doubling|twice|triple|triples|tripled|tripling|quadruple\w*|(?:two|three|four|five|ten) times|"
+    r"tenfold)\b"
 )
 _MULTIPLES: Final = {
     "hal": 0.5, "dou": 2.0, "twi": 2.0, "two": 2.0, "tri": 3.0, "thr": 3.0, "qua": 4.0, "fou": 4.0, "fiv": 5.0,
@@ -45,13 +47,13 @@ _MORE: Final = re.compile(
     r"\b(?:increas\w+|grow\w*|growth|more|ris\w+|raise\w*|higher|up|additional|extra|expect\w*|surge\w*)\b"
 )
 _KEEP: Final = re.compile(
-    r"\b(?:keep\w*|maintain\w*|preserv\w+|without (?:losing|hurting|degrading|touching|sacrificing|any loss|(?:spending|paying|costing) more)|same|hold(?:ing)?|"
-    r"unchanged|intact|constant|no (?:loss|drop|worse)|not? (?:touch|hurt|drop|suffer|lose)|(?:don't|mustn't|must not|"
-    r"should not|shouldn't|can't|cannot) (?:touch|hurt|drop|suffer|lose|fall|get worse|go down)|as good)\b"
+    r"\b(?:keep\w*|maintain\w*|preserv\w+|same|hold(?:ing)?|unchanged|intact|constant|as good|"
+    r"without (?:losing|hurting|degrading|touching|sacrificing|any loss|(?:spending|paying|costing) more)|"
+    r"no (?:loss|drop|worse)|not? (?:touch|hurt|drop|suffer|lose)|"
+    r"(?:don't|mustn't|must not|should not|shouldn't|can't|cannot) (?:touch|hurt|drop|suffer|lose|fall|get worse))\b"
 )
 _CLAUSE: Final = re.compile(r"[;!?]|,(?!\d)|\.(?!\d)|\b(?:and|but|while|with)\b|\b(?=(?:without|if|when|at) )")
 
-_PER_UNIT: Final = r"(?:rpm|tpm|rps|qps)\b"
 _LIMIT: Final = re.compile(
     rf"(?P<count>{NUMBER}) ?(?:(?P<short>rpm|tpm|rps|qps)\b|(?P<what>requests?|calls?|tokens?|queries)"
     r" ?(?:per|a|an|each|every|/) ?(?P<time>min(?:ute)?s?|sec(?:ond)?s?|s|m)\b)"

@@ -6,10 +6,11 @@ from typing import Final
 
 from agent_service.engine.intents import Intent
 from agent_service.llm.offline.corpora import find_library
+from agent_service.llm.offline.corrections import find_corrections
 from agent_service.llm.offline.dates import find_change, find_period
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.goals import find_goals, find_limits
-from agent_service.llm.offline.words import COMMON, READ_CHARACTERS, read_words
+from agent_service.llm.offline.words import READ_CHARACTERS, read_words
 from agent_service.llm.offline.workloads import find_workload
 
 _MODEL: Final = re.compile(
@@ -69,77 +70,6 @@ _FILE: Final = re.compile(
     re.IGNORECASE,
 )
 
-_ROLE_NAMES: Final = {
-    "timestamp": "timestamp",
-    "time stamp": "timestamp",
-    "time": "timestamp",
-    "date": "timestamp",
-    "input tokens": "input_tokens",
-    "input token": "input_tokens",
-    "input_tokens": "input_tokens",
-    "prompt tokens": "input_tokens",
-    "prompt_tokens": "input_tokens",
-    "context tokens": "input_tokens",
-    "tokens in": "input_tokens",
-    "input": "input_tokens",
-    "output tokens": "output_tokens",
-    "output token": "output_tokens",
-    "output_tokens": "output_tokens",
-    "completion tokens": "output_tokens",
-    "completion_tokens": "output_tokens",
-    "generated tokens": "output_tokens",
-    "tokens out": "output_tokens",
-    "output": "output_tokens",
-    "completion": "output_tokens",
-    "cached tokens": "cached_tokens",
-    "cached_tokens": "cached_tokens",
-    "cached input tokens": "cached_tokens",
-    "model": "model",
-    "latency": "latency",
-    "response time": "latency",
-    "duration": "latency",
-    "cost": "cost",
-    "price": "cost",
-    "status": "status",
-    "status code": "status",
-    "feature": "feature",
-    "endpoint": "feature",
-    "use case": "feature",
-    "user": "user",
-    "user id": "user",
-    "customer": "user",
-    "prompt": "prompt",
-}
-"""What people call a canonical column."""
-_ROLES: Final = "|".join(sorted(_ROLE_NAMES, key=len, reverse=True))
-_NAME: Final = r"[\"'`]?(?P<name>[A-Za-z_][\w.]*)[\"'`]?"
-_IDENTIFIER: Final = (
-    r"(?P<name>[A-Za-z]\w*_\w+|[A-Z]?[a-z]+\d*[A-Z]\w*|[A-Z]{2,}\d*|(?<=[\"'`])[A-Za-z_][\w. ]*(?=[\"'`]))"
-)
-"""What only a column is called: snake_case, CamelCase, or a name in quotes."""
-_MEANS: Final = r"(?:is|are|holds?|means?|contains?|has|as|stands for|should be|=)"
-_CORRECTIONS: Final = (
-    re.compile(
-        rf"\b(?:column|field) {_NAME} {_MEANS}(?: actually)? (?:the |our |my )?(?P<role>{_ROLES})\b", re.IGNORECASE
-    ),
-    re.compile(
-        rf"\b(?:[Uu]se|[Tt]ake|[Tt]reat|[Rr]ead|[Mm]ap|[Cc]ount) (?:the )?(?:column |field )?{_NAME} (?:as|to|for) (?:the )?"
-        rf"(?P<role>{_ROLES})\b(?! (?:instead )?by\b)",
-        re.IGNORECASE,
-    ),
-    re.compile(
-        rf"\b(?P<role>{_ROLES}) (?:is|are) (?:called |in |named )?(?:the )?(?:column|field) {_NAME}(?=\W|$)",
-        re.IGNORECASE,
-    ),
-    re.compile(
-        rf"(?<![\w.-])[\"'`]?{_IDENTIFIER}[\"'`]? {_MEANS}(?: actually)? (?:the |our |my )?(?P<role>{_ROLES})\b"
-    ),
-    re.compile(
-        rf"^\W*(?:(?:no|yes|nope|actually|sorry|well|and)\W+)*{_NAME} (?:is|are|means|holds) (?:the|our) (?P<role>{_ROLES})"
-        r"(?: column| field| count)?\W*$",
-        re.IGNORECASE,
-    ),
-)
 _SQL: Final = re.compile(r"\b(?:select|with)\b.+\bfrom\b.+", re.IGNORECASE | re.DOTALL)
 
 MAX_SQL_CHARACTERS: Final = 10_000
@@ -155,7 +85,7 @@ def find_entities(message: str, normalised: str, now: datetime, *, after: Intent
     sql = _SQL.search(message[:MAX_SQL_CHARACTERS])
     head = message[:READ_CHARACTERS]
     files = tuple(dict.fromkeys(_FILE.findall(head)))
-    without_models = _MODEL.sub("MODEL", normalised)
+    without_models = with_model_word(normalised)
     workload = find_workload(without_models, goes_on=after is Intent.SYNTHETIC)
     library = find_library(message, normalised, goes_on=after is Intent.CORPUS)
     change = find_change(normalised, now)
@@ -167,7 +97,7 @@ def find_entities(message: str, normalised: str, now: datetime, *, after: Intent
         files=files,
         period=find_period(normalised, now, change=change),
         goals=find_goals(without_models),
-        columns=_columns(head),
+        columns=find_corrections(head),
         sql=sql[0].strip().strip("`").rstrip("; \n") if sql and re.search(r"\bselect\b", sql[0], re.IGNORECASE) else "",
         rows=workload.rows,
         days=workload.days,
@@ -178,6 +108,11 @@ def find_entities(message: str, normalised: str, now: datetime, *, after: Intent
         change_time=change,
         limits=find_limits(without_models),
     )
+
+
+def with_model_word(normalised: str) -> str:
+    """Return the message with every model's name as MODEL, so that evidence can speak of models."""
+    return _MODEL.sub("MODEL", normalised)
 
 
 def _models(text: str) -> tuple[tuple[str, ...], str]:
@@ -221,14 +156,3 @@ def _group_by(text: str) -> tuple[str, ...]:
 def _features(text: str) -> tuple[str, ...]:
     named = (next(name for name in match.groups() if name) for match in _FEATURE.finditer(text))
     return tuple(dict.fromkeys(name for name in named if name not in _NO_FEATURE))
-
-
-def _columns(message: str) -> tuple[tuple[str, str], ...]:
-    found: dict[str, str] = {}
-    for pattern in _CORRECTIONS:
-        for match in pattern.finditer(message):
-            name = match["name"]
-            said_so = re.search(r"\b(?:column|field)\b", match[0], re.IGNORECASE)
-            if said_so or (name.lower() not in COMMON and name.lower() not in _ROLE_NAMES):
-                found.setdefault(_ROLE_NAMES[match["role"].lower()], name)
-    return tuple(found.items())

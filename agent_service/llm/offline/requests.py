@@ -4,14 +4,14 @@ import re
 from typing import Final
 
 _ASKS: Final = (
-    r"(?:analy[sz]e|break|creat\w*|build|make|set up|put|generat\w*|simulat\w*|synthe\w+|invent|write|give|show|send|report|"
-    r"tell|compar\w*|search|find|look|cut|reduce|lower|save|export|produce|draw|plot|turn|prepare|render|summari[sz]e|"
-    r"optimi[sz]e|index|compile|explain|forecast|price|add|delete|list|benchmark|check|audit|what|how|which|why|where|when|"
-    r"who|does|do|is|are|can you|could you|i need|i want|we need)\b"
+    r"(?:analy[sz]e|break|creat\w*|build|make|set up|put|generat\w*|simulat\w*|synthe\w+|invent|write|give|show|send|"
+    r"report|tell|compar\w*|search|find|look|cut|reduce|lower|save|export|produce|draw|plot|turn|prepare|render|"
+    r"summari[sz]e|optimi[sz]e|index|compile|explain|forecast|price|add|delete|list|benchmark|check|audit|what|how|"
+    r"which|why|where|when|who|does|do|is|are|can you|could you|i need|i want|we need)\b"
 )
+_FILLER: Final = r"(?: (?:and|then|also|please|finally|after that|afterwards|next))*"
 _BETWEEN: Final = re.compile(
-    rf"(?:[;.?!]+ |,? (?:and|plus|then|but)|,)(?: (?:and|then|also|please|finally|after that|afterwards|next))*,? (?={_ASKS})"
-    r"|[;?!]+ |,? (?:as well as|and also) "
+    rf"(?:[;.?!]+ |,? (?:and|plus|then|but)|,){_FILLER},? (?={_ASKS})|[;?!]+ |,? (?:as well as|and also) "
 )
 
 MAX_REQUESTS: Final = 4

@@ -12,7 +12,7 @@ from agent_service.engine.intents import INTENT_RULES, Intent
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.evidence import facet_names, scores
 from agent_service.llm.offline.languages import FOREIGN_FROM_WORDS, foreign_language
-from agent_service.llm.offline.named import find_entities
+from agent_service.llm.offline.named import find_entities, with_model_word
 from agent_service.llm.offline.requests import parts
 from agent_service.llm.offline.words import COMMON, KNOWN, normalise, tokens
 
@@ -110,6 +110,8 @@ _STANDS_FOR: Final = re.compile(
 _AGAIN_WITH: Final = re.compile(
     r"^\W*(?:and |ok |then )*(?:now|again|same)(?: (?:it|that|the same|but|again))* (?:with|on|for|using) "
 )
+    r"^\W*(?:and |ok |then )*(?:now|again|same)(?: (?:it|that|the same|but|again))* (?:with|on|for|using) "
+)
 
 _OF_ONE_MESSAGE: Final = frozenset(
     {Facet.FORECAST, Facet.SEVERAL, Facet.DELETE, Facet.UPDATE, Facet.APPLY, Facet.TRACK, Facet.PLAN, Facet.VALIDATE}
@@ -183,7 +185,7 @@ def _alone(request: str, now: datetime) -> Understanding:
     """Return what the message asks for by itself."""
     normalised = normalise(request)
     entities = find_entities(request, normalised, now)
-    text = _with_model_word(normalised, entities)
+    text = with_model_word(normalised)
     facets = _facets(text, entities)
     if not entities.sql and foreign_language(request) is not None:
         return Understanding(Intent.GENERAL, FOLLOWS, Intent.COST_ANALYSIS, facets | {Facet.FOREIGN}, entities)
@@ -223,40 +225,28 @@ def _read(text: str, facets: frozenset[Facet], entities: Entities) -> Understand
 
 
 def _with_other_requests(whole: Understanding, text: str) -> Understanding:
-    """Return the understanding with what the message asks for beside: whatever another agent would work on."""
+    """Return the understanding with what else the message asks for.
+
+    A report is made of whatever the others find, and options of what is measured: these two lead.
+    """
     asked = parts(text)
     if len(asked) <= 1:
         return whole
     found: dict[Intent, float] = {}
-    refers = False
     for part in asked:
         # What is named belongs to the whole message; a part of it is told by its words.
-        one = _read(part, _facets(part, Entities()), Entities())
-        if one is None or one.intent is Intent.GENERAL or one.confidence < INTENT_RULES[one.intent].threshold:
+        read = _read(part, _facets(part, Entities()), Entities())
+        if read is None or read.intent is Intent.GENERAL or read.confidence < INTENT_RULES[read.intent].threshold:
             continue
-        refers |= one.intent is Intent.REPORTING and bool(_STANDS_FOR.search(part))
-        kind = Intent.COST_ANALYSIS if one.intent in MEASURED and whole.intent not in MEASURED else one.intent
-        kind = whole.intent if one.intent in MEASURED and whole.intent in MEASURED else kind
-        found.setdefault(kind, one.confidence)
+        kind: Intent = read.intent
+        if kind in MEASURED:
+            kind = whole.intent if whole.intent in MEASURED else next((one for one in found if one in MEASURED), kind)
+        found.setdefault(kind, read.confidence)
     if len(found) <= 1:
         return whole
-    first = next(iter(found))
-    measured = [intent for intent in found if intent in MEASURED]
-    needs_data = bool(measured) or Intent.OPTIMIZATION in found or not refers
-    if Intent.REPORTING in found and needs_data:
-        first = Intent.REPORTING
-    elif Intent.OPTIMIZATION in found and first in MEASURED:
-        first = Intent.OPTIMIZATION
+    first = next((intent for intent in (Intent.REPORTING, Intent.OPTIMIZATION) if intent in found), next(iter(found)))
     also = tuple(intent for intent in found if intent is not first)
     return replace(whole, intent=first, confidence=min(found.values()), rival=also[0], also=also)
-
-
-def _with_model_word(normalised: str, entities: Entities) -> str:
-    """Return the text with every model's name as MODEL, so that evidence can speak of models."""
-    text = normalised
-    for name in sorted(entities.models, key=len, reverse=True):
-        text = re.sub(re.escape(name).replace("\\-", "[-. ]?"), "MODEL", text)
-    return text
 
 
 def _ranked(text: str, facets: frozenset[Facet], entities: Entities) -> list[tuple[Intent, float]]:

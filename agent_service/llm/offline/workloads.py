@@ -18,13 +18,15 @@ _JOINING: Final = (
 
 _ROWS: Final = (
     re.compile(
-        rf"(?<!top )(?<!last )(?<!first )(?<!past )(?P<count>{NUMBER}) (?:of )?(?:(?!{_JOINING})[a-z-]+ ){{0,3}}?{_THINGS}\b"
+        rf"(?<!top )(?<!last )(?<!first )(?<!past )(?P<count>{NUMBER}) (?:of )?"
+        rf"(?:(?!{_JOINING})[a-z-]+ ){{0,3}}?{_THINGS}\b"
         r"(?! ?(?:/|per (?:min|sec|day|hour)|an? (?:minute|second|day|hour)))"
     ),
     re.compile(rf"\b{_THINGS}(?: count)?(?: ?[:=]| of) ?(?P<count>{NUMBER})"),
     re.compile(
         r"\b(?:generat\w+|synthesi[sz]e|make(?: it| them)?|create|produce|simulate|fake|mock|another|only|now|just)"
-        rf" (?P<count>{NUMBER})(?! ?(?:x|times|days?|weeks?|months?|hours?|years?|\$)\b)(?=\W|$)"
+        rf" (?P<count>{NUMBER})"
+        r"(?= (?:that|like|in|over|for|of|with|using|from|instead|more|synthetic|fake)\b|[^\w $%]|$)"
     ),
 )
 _BARE: Final = re.compile(
@@ -45,20 +47,19 @@ _COUNT_OF_DAYS: Final = (
 )
 _SEED: Final = re.compile(r"\bseed(?:ed)?(?: number| value)?(?: ?[:=#]| of| is| with|)? ?(?P<seed>\d{1,9})\b")
 
-_PRESETS: Final = tuple(
-    (name, re.compile(words))
-    for name, words in (
-        (
-            "ecommerce",
-            r"\b(?:e-?commerce|(?:online |web ?)?(?:shop|store|retail\w*)s?|shopping|shoppers?|black friday|"
-            r"cyber monday|singles'? day|prime day|christmas sales?|holiday (?:sales?|season|rush)|checkout|marketplace)\b",
-        ),
-        ("financial", r"\b(?:financ\w+|fintech|bank\w*|trading|traders?|payments?|insur\w+|stock ?brokers?)\b"),
-        ("healthcare", r"\b(?:health ?care|hospitals?|clinic\w*|medical|medicine|patients?|doctors?|health)\b"),
-        ("gaming", r"\b(?:gaming|games?|gamers?|players?|e-?sports?)\b"),
-        ("research", r"\b(?:research\w*|academi\w+|universit\w+|scien\w+|laborator\w+|labs?)\b"),
-    )
+_SHOPS: Final = (
+    r"\b(?:e-?commerce|(?:online |web ?)?(?:shop|store|retail\w*)s?|shopping|shoppers?|marketplace|checkout|"
+    r"black friday|cyber monday|singles'? day|prime day|christmas sales?|holiday (?:sales?|season|rush))\b"
 )
+_PRESETS: Final = (
+    ("ecommerce", re.compile(_SHOPS)),
+    ("financial", re.compile(r"\b(?:financ\w+|fintech|bank\w*|trading|traders?|payments?|insur\w+|brokers?)\b")),
+    ("healthcare", re.compile(r"\b(?:health ?care|hospitals?|clinic\w*|medical|medicine|patients?|doctors?|health)\b")),
+    ("gaming", re.compile(r"\b(?:gaming|games?|gamers?|players?|e-?sports?)\b")),
+    ("research", re.compile(r"\b(?:research\w*|academi\w+|universit\w+|scien\w+|laborator\w+|labs?)\b")),
+)
+"""Presets, and what people call the worlds that they come from."""
+
 _MAKES: Final = re.compile(
     r"\b(?:generat\w+|synth\w+|simulat\w+|fake|mock\w*|dummy|made.up|make up|invent\w*|creat\w+|produc\w+|fabricat\w+|"
     r"artificial\w*|test data|sample data|look\w* like|preset|load test|stress test|workload|"
