@@ -96,7 +96,7 @@ BUILDS_ON: Final = frozenset(
 _FOLLOW: Final = re.compile(
     r"^\W*(?:and|or|now|then|also|what about|how about|same|only|just|instead|ok(?:ay)?,?(?: now)?|yes|no|split|group|"
     r"by|per|for|in|since|but|show (?:it|that|this|them)|assum\w+|use|with|it (?:is|was)|it's|they (?:are|were)|"
-    r"(?:do|try|repeat|run) (?:it|that|this|the same)|make (?:it|that|them)|as an?|why|how come|how so|which (?:one )?of)\b"
+    r"(?:do|try|repeat|run) (?:it|that|this|the same)|make (?:it|that|them)|as an?|why|how come|how so|which of)\b"
 )
 _REFERRING: Final = re.compile(
     r"\b(?:it|this|these|those|them|same|instead)\b|\bthat\b(?! (?:look|looks|is|are|was|were|we|i|it|they|can|could|"
@@ -108,8 +108,6 @@ _STANDS_FOR: Final = re.compile(
 )
 """Words that stand for what was said before; "this file" does not."""
 _AGAIN_WITH: Final = re.compile(
-    r"^\W*(?:and |ok |then )*(?:now|again|same)(?: (?:it|that|the same|but|again))* (?:with|on|for|using) "
-)
     r"^\W*(?:and |ok |then )*(?:now|again|same)(?: (?:it|that|the same|but|again))* (?:with|on|for|using) "
 )
 
