@@ -62,7 +62,7 @@ class Entities:
             features=self.features or earlier.features,
             files=self.files or earlier.files,
             period=self.period if self.period != ALWAYS else earlier.period,
-            goals=self.goals or earlier.goals,
+            goals=tuple({goal.metric: goal for goal in (*earlier.goals, *self.goals)}.values()),
             columns=tuple({**dict(earlier.columns), **dict(self.columns)}.items()),
             sql=self.sql,
             rows=self.rows if self.rows is not None else earlier.rows,

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from agent_service.engine.intents import Intent
 from agent_service.llm.offline import data
@@ -24,9 +24,6 @@ def _load() -> tuple[_Rules, Mapping[str, re.Pattern[str]]]:
 
 
 _RULES, _FACETS = _load()
-
-FACET_NAMES: Final = tuple(_FACETS)
-"""The facets that have a rule."""
 
 
 def scores(text: str) -> dict[Intent, float]:

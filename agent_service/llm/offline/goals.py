@@ -62,11 +62,14 @@ _LIMIT: Final = re.compile(
 _SECONDS_PER_MINUTE: Final = 60
 
 
-def find_goals(text: str) -> tuple[Goal, ...]:
-    """Return at most one goal for each metric: a clause that names a metric and a number, or asks to keep it."""
+def find_goals(text: str, *, talked_of: str = "") -> tuple[Goal, ...]:
+    """Return at most one goal for each metric: a clause that names a metric and a number, or asks to keep it.
+
+    A number without a metric is of the metric that is being talked of, if any: "what about 40 %?".
+    """
     goals: dict[str, Goal] = {}
     for clause in _CLAUSE.split(_LIMIT.sub(" ", text)):
-        goal = _goal(clause)
+        goal = _goal(clause, talked_of)
         if goal is not None:
             goals.setdefault(goal.metric, goal)
     return tuple(goals.values())
@@ -84,14 +87,15 @@ def find_limits(text: str) -> tuple[tuple[str, int], ...]:
     return tuple((name, limits[name]) for name in ("rpm", "tpm") if limits.get(name, 0) > 0)
 
 
-def _goal(clause: str) -> Goal | None:
-    metric = next((name for name, words in _METRICS if words.search(clause)), "")
+def _goal(clause: str, talked_of: str) -> Goal | None:
+    named = next((name for name, words in _METRICS if words.search(clause)), "")
+    metric = named or talked_of
     if not metric:
         return None
     amount = _usd(clause) if metric == "cost" else None
     change = _change(clause, metric)
     if change is None and amount is None:
-        return Goal(metric, 0.0) if _KEEP.search(clause) else None
+        return Goal(metric, 0.0) if named and _KEEP.search(clause) else None
     return Goal(metric, change, amount)
 
 

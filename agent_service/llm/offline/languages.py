@@ -13,7 +13,10 @@ FOREIGN_FROM_WORDS: Final = 3
 """Fewer unknown words are taken for a slip of the keyboard, not for another language."""
 
 MIN_SMALL_WORDS: Final = 2
-"""Words of a language, and of no other kind of English, that tell a message to be in it."""
+"""Words of a language, and not of English, that tell a message to be in it."""
+
+_NAMES: Final = re.compile(r"\S*[\d_.@/]\w\S*|\b\d\w*")
+"""What is a name in any language: gpt-4o, usage.csv, user_id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ _LANGUAGES: Final = _load()
 
 def foreign_language(message: str) -> Language | None:
     """Return the language of a message that is not English, `UNKNOWN` where it is none known here; None for English."""
-    text = plain(message).lower()
+    text = _NAMES.sub(" ", plain(message).lower())
     letters = sum(character.isalpha() for character in text)
     for language in _LANGUAGES:
         if language.letters is not None and len(language.letters.findall(text)) * 2 > letters > 0:
@@ -56,10 +59,10 @@ def foreign_language(message: str) -> Language | None:
     words = tokens(text)
     if len(words) < FOREIGN_FROM_WORDS:
         return None
-    english = sum(word in COMMON or word in KNOWN for word in tokens(normalise(message)))
-    counts = [(sum(word in language.words for word in words), language) for language in _LANGUAGES]
+    english = sum(word in COMMON or word in KNOWN for word in tokens(normalise(text)))
+    strange = [word for word in words if word not in COMMON and word not in KNOWN]
+    counts = [(sum(word in language.words for word in strange), language) for language in _LANGUAGES]
     best, language = max(counts, key=lambda item: item[0])
-    plainly_english = sum((word in COMMON or word in KNOWN) and word not in language.words for word in words)
-    if best >= MIN_SMALL_WORDS and best > plainly_english:
+    if best >= MIN_SMALL_WORDS and best * 2 > len(words) - len(strange):
         return language
     return UNKNOWN if english * 4 < len(words) else None

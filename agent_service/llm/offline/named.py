@@ -75,11 +75,13 @@ _SQL: Final = re.compile(r"\b(?:select|with)\b.+\bfrom\b.+", re.IGNORECASE | re.
 MAX_SQL_CHARACTERS: Final = 10_000
 
 
-def find_entities(message: str, normalised: str, now: datetime, *, after: Intent | None = None) -> Entities:
+def find_entities(
+    message: str, normalised: str, now: datetime, *, after: Intent | None = None, talked_of: str = ""
+) -> Entities:
     """Return what a message names; `normalised` is the same message, normalised.
 
     `after` is what the conversation is about, where the message goes on with it: then "50k" may be rows, and "and
-    timeouts?" a search.
+    timeouts?" a search. `talked_of` is the metric that a number without one is about.
     """
     models, assumed = _models(normalised)
     sql = _SQL.search(message[:MAX_SQL_CHARACTERS])
@@ -96,7 +98,7 @@ def find_entities(message: str, normalised: str, now: datetime, *, after: Intent
         features=_features(head.lower()),
         files=files,
         period=find_period(normalised, now, change=change),
-        goals=find_goals(without_models),
+        goals=find_goals(without_models, talked_of=talked_of),
         columns=find_corrections(head),
         sql=sql[0].strip().strip("`").rstrip("; \n") if sql and re.search(r"\bselect\b", sql[0], re.IGNORECASE) else "",
         rows=workload.rows,

@@ -1,5 +1,6 @@
 """The offline model as the triage agent: look at the data, then say what is asked in the typed form."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
@@ -39,9 +40,10 @@ _ORDER: Final = (DATA, "corpus_admin", "synthetic_data", "optimizations", "actio
 """Specialists, in the order of their work."""
 
 MAX_SUMMARY: Final = 500
+MAX_NAME: Final = 200
 MAX_NAMES: Final = 20
 MAX_GOALS: Final = 10
-"""What a triage holds at most."""
+"""What a triage holds at most: characters of its summary and of one name, names of a kind, goals."""
 
 _ASKS: Final = {
     Intent.COST_ANALYSIS: "what your AI usage costs and why",
@@ -185,10 +187,10 @@ def _summary(understanding: Understanding) -> str:
 def _entities(entities: Entities) -> JsonObject:
     period = entities.period
     return {
-        "models": list(entities.models[:MAX_NAMES]),
-        "assume_model": entities.assume_model,
-        "features": list(entities.features[:MAX_NAMES]),
-        "files": list(entities.files[:MAX_NAMES]),
+        "models": _names(entities.models),
+        "assume_model": entities.assume_model[:MAX_NAME],
+        "features": _names(entities.features),
+        "files": _names(entities.files),
         "group_by": list(entities.group_by),
         "start_time": period.start.isoformat() if period.start else None,
         "end_time": period.end.isoformat() if period.end else None,
@@ -200,10 +202,14 @@ def _entities(entities: Entities) -> JsonObject:
         "days": entities.days,
         "seed": entities.seed,
         "preset": entities.preset,
-        "corpus": entities.corpus,
+        "corpus": entities.corpus[:MAX_NAME],
         "query": entities.query,
         "change_time": entities.change_time.isoformat() if entities.change_time else None,
     }
+
+
+def _names(said: Sequence[str]) -> list[JsonValue]:
+    return [name for name in said if len(name) <= MAX_NAME][:MAX_NAMES]
 
 
 def next_agents(understanding: Understanding, level: str, *, looks_into_databases: bool = True) -> list[str]:

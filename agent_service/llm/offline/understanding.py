@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from agent_service.engine.intents import INTENT_RULES, Intent
@@ -95,9 +96,16 @@ BUILDS_ON: Final = frozenset(
 
 _FOLLOW: Final = re.compile(
     r"^\W*(?:and|or|now|then|also|what about|how about|same|only|just|instead|ok(?:ay)?,?(?: now)?|yes|no|split|group|"
-    r"by|per|for|in|since|but|show (?:it|that|this|them)|assum\w+|use|with|it (?:is|was)|it's|they (?:are|were)|"
-    r"(?:do|try|repeat|run) (?:it|that|this|the same)|make (?:it|that|them)|as an?|why|how come|how so|which of)\b"
+    r"by|per|for|in|over|during|between|until|since|but|show (?:it|that|this|them)|assum\w+|use|with|it (?:is|was)|"
+    r"it's|they (?:are|were)|(?:do|try|repeat|run) (?:it|that|this|the same)|make (?:it|that|them)|as an?|why|how come|"
+    r"how so|which of|what changed|compare (?:(?:it|that|this|them) )?(?:with|to))\b"
 )
+_ADDS: Final = re.compile(r"^\W*(?:(?:ok|okay|now|then) )?(?:and|or|also|now|then|what about|how about|what if)\b")
+"""How a few words go on with what was said, however clear they are by themselves: "and batching?"."""
+_MORE_OF: Final = re.compile(
+    r"^\W*(?:and|or|what about|how about)(?: (?:for|about|with|on|the|our))* (?:[\w.-]+ ?){1,3}\W*$"
+)
+"""More of the same kind: "and timeouts?" after a search."""
 _REFERRING: Final = re.compile(
     r"\b(?:it|this|these|those|them|same|instead)\b|\bthat\b(?! (?:look|looks|is|are|was|were|we|i|it|they|can|could|"
     r"would|has|have|had|do|does|our|my|the)\b)"
@@ -111,6 +119,21 @@ _AGAIN_WITH: Final = re.compile(
     r"^\W*(?:and |ok |then )*(?:now|again|same)(?: (?:it|that|the same|but|again))* (?:with|on|for|using) "
 )
 
+_DECLINED: Final = (
+    (Facet.CHARTS, re.compile(r"\b(?:without|no|not|skip|leave out|drop) (?:the |any )?(?:charts?|graphs?|plots?)\b")),
+    (Facet.PDF, re.compile(r"\b(?:without|no|not|skip) (?:the |an? |any )?pdf\b")),
+)
+_METRICS: Final = MappingProxyType(
+    {
+        Intent.COST_ANALYSIS: "cost",
+        Intent.PRICING: "cost",
+        Intent.OPTIMIZATION: "cost",
+        Intent.REPORTING: "cost",
+        Intent.BENCHMARKING: "latency",
+    }
+)
+"""What a number is about that follows a request of this kind: "cut it by 20 %"."""
+
 _OF_ONE_MESSAGE: Final = frozenset(
     {Facet.FORECAST, Facet.SEVERAL, Facet.DELETE, Facet.UPDATE, Facet.APPLY, Facet.TRACK, Facet.PLAN, Facet.VALIDATE}
 )
@@ -122,6 +145,9 @@ MAX_FOLLOW_WORDS: Final = 12
 
 FRAGMENT_WORDS: Final = 3
 """A message of so few words that names something is a fragment of a longer one."""
+
+ADDED_WORDS: Final = 6
+"""So few words after "and" add to what was said before."""
 
 MAX_EARLIER: Final = 8
 """Earlier messages that are looked through for what a follow-up goes on with."""
@@ -151,17 +177,26 @@ def understand(request: str, earlier: Sequence[str], now: datetime) -> Understan
     before = list(earlier[-MAX_EARLIER:])
     while before:
         context = understand(before.pop(), before, now)
-        if context.intent is not Intent.GENERAL:
+        if context.intent is not Intent.GENERAL and _can_go_on_with(own, context):
             return _going_on(request, own, context, now)
     return own
+
+
+def _can_go_on_with(own: Understanding, context: Understanding) -> bool:
+    """False where the message speaks of data, and the earlier one of documents."""
+    named = own.entities
+    of_data = bool(named.group_by or named.models or named.features or named.columns or named.goals or named.limits)
+    return context.intent is not Intent.CORPUS or not of_data
 
 
 def _going_on(request: str, own: Understanding, context: Understanding, now: datetime) -> Understanding:
     """Return what a message asks for that goes on with what was asked before."""
     normalised = normalise(request)
-    sure = own.confidence >= FOLLOWS and own.intent is not Intent.GENERAL
-    intent = own.intent if sure else context.intent
-    named = own.entities if sure else find_entities(request, normalised, now, after=context.intent)
+    intent = own.intent if _asks_for_another(normalised, own, context) else context.intent
+    talked_of = context.entities.goals[0].metric if context.entities.goals else _METRICS.get(context.intent, "")
+    named = find_entities(request, normalised, now, after=intent, talked_of=talked_of)
+    if intent is Intent.CORPUS and own.entities.query:
+        named = replace(named, query=own.entities.query)
     if named.models and context.intent is Intent.COST_ANALYSIS and _AGAIN_WITH.search(normalised):
         # "Now with gpt-4o": what the same traffic would cost as that model.
         intent, named = Intent.PRICING, replace(named, assume_model="")
@@ -170,12 +205,28 @@ def _going_on(request: str, own: Understanding, context: Understanding, now: dat
         kept -= rivals if own.facets & rivals else frozenset()
     if intent is not Intent.CORPUS:
         kept -= ACTS
-    facets = (own.facets | kept) - _NOT_OF_A_QUESTION
+    facets = (own.facets | kept) - _NOT_OF_A_QUESTION - _declined(normalised)
     if intent is Intent.CORPUS and named.query and not facets & ACTS:
         facets |= {Facet.SEARCH}
     return Understanding(
         intent, FOLLOWS, context.rival, facets, named.over(context.entities), follows=True, also=own.also
     )
+
+
+def _asks_for_another(normalised: str, own: Understanding, context: Understanding) -> bool:
+    """True when a message that goes on asks for another kind of answer than the one before."""
+    if own.intent is Intent.GENERAL:
+        return False
+    sure = own.confidence >= (INTENT_RULES[own.intent].threshold if own.intent is Intent.REPORTING else FOLLOWS)
+    more_of_it = context.intent is Intent.CORPUS or Facet.BEFORE_AFTER in context.facets
+    if more_of_it and own.intent in {Intent.TECHNICAL, Intent.BENCHMARKING} and _MORE_OF.search(normalised):
+        return False
+    return sure
+
+
+def _declined(normalised: str) -> frozenset[Facet]:
+    """Return what a message does not want any more: "without charts"."""
+    return frozenset(facet for facet, rule in _DECLINED if rule.search(normalised))
 
 
 @lru_cache(maxsize=256)
@@ -302,7 +353,7 @@ def _goes_on(request: str, own: Understanding) -> bool:
     follows = bool(_FOLLOW.search(normalised))
     if names_something and (len(words) <= FRAGMENT_WORDS or follows or _REFERRING.search(normalised)):
         return True
-    if unsure and (names_something or follows):
+    if (unsure and (names_something or follows)) or (len(words) <= ADDED_WORDS and _ADDS.search(normalised)):
         return True
     builds_on = bool(own.facets & BUILDS_ON) or own.intent is Intent.REPORTING
     return not names_something and (builds_on or bool(_STANDS_FOR.search(normalised)))
