@@ -7,7 +7,10 @@ from agent_service.llm.offline.entities import Goal
 from agent_service.llm.offline.numbers import FRACTIONS, NUMBER, number
 
 _PERCENT: Final = re.compile(r"(?P<sign>[+-]?)\s?(?P<amount>\d+(?:[.,]\d+)?)\s?(?:%|percent\b|per cent\b|pct\b)")
-_FRACTION: Final = re.compile(rf"\bby (?:an? |one )?(?P<word>{'|'.join(sorted(FRACTIONS, key=len, reverse=True))})\b")
+_PART: Final = "|".join(sorted(FRACTIONS, key=len, reverse=True))
+_FRACTION: Final = re.compile(
+    rf"\bby (?:an? |one )?(?P<word>{_PART})\b|\b(?:an?|one) (?P<off>{_PART}) (?:off|less|cheaper|lower|more|of)\b"
+)
 _TIMES: Final = re.compile(
     r"\b(?P<amount>\d+(?:\.\d+)?) ?(?:x|times)(?= |$|[.,!?])"
     r"|\b(?P<word>half(?! an? (?:million|thousand|hundred|dozen|day|hour|year))|halve|halves|halved|halving|double|"
@@ -40,7 +43,7 @@ _METRICS: Final = tuple(
     )
 )
 _LESS: Final = re.compile(
-    r"\b(?:cut\w*|reduc\w+|lower\w*|decreas\w+|less|sav(?:e|es|ing|ings)|drop\w*|trim\w*|slash\w*|shrink\w*|down|"
+    r"\b(?:cut\w*|reduc\w+|lower\w*|decreas\w+|less|sav(?:e|es|ing|ings)|drop\w*|trim\w*|slash\w*|shrink\w*|down|shav\w*|"
     r"fewer|cheaper|off|bring|faster|quicker|speed\w*|declin\w+|below)\b"
 )
 _MORE: Final = re.compile(
@@ -109,7 +112,7 @@ def _change(clause: str, metric: str) -> float | None:
         return -amount if _shrinks(clause, metric) else amount
     part = _FRACTION.search(clause)
     if part:
-        amount = FRACTIONS[part["word"]] * 100
+        amount = FRACTIONS[part["word"] or part["off"]] * 100
         return -amount if _shrinks(clause, metric) else amount
     times = _TIMES.search(clause)
     if not times:

@@ -28,6 +28,11 @@ _MODEL: Final = re.compile(
     r"(?:[- ](?:\d[\w.:]*|large|small|medium|mini|instruct|chat|coder|plus|lite|pro|micro|turbo|fast|latest)\b)*"
     r")"
 )
+_FAMILY: Final = re.compile(
+    r"\b(?:claude|gemini|chatgpt|gpt|llama|mistral|mixtral|deepseek|qwen)"
+    r"(?:[- ](?:flash|pro|mini|nano|haiku|sonnet|opus|large|small|turbo|instant|coder))*\b(?![-.]\w)"
+)
+"""A model that is named without its version."""
 _ASSUME_BEFORE: Final = re.compile(
     r"(?:\b(?:assum(?:e|es|ed|ing)|suppos(?:e|ing)|presum(?:e|ing)|pretend(?:ing)?)\b[^.?!;]{0,40}"
     r"|\b(?:treat|take|count|consider|price|cost)\b[^.?!;]{0,30}\b(?:as|at|with|like)(?: if)?(?: it| they| all)?"
@@ -114,7 +119,7 @@ def find_entities(
 
 def with_model_word(normalised: str) -> str:
     """Return the message with every model's name as MODEL, so that evidence can speak of models."""
-    return _MODEL.sub("MODEL", normalised)
+    return _FAMILY.sub("MODEL", _MODEL.sub("MODEL", normalised))
 
 
 def _models(text: str) -> tuple[tuple[str, ...], str]:

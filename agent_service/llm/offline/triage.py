@@ -208,7 +208,7 @@ def _entities(entities: Entities) -> JsonObject:
     }
 
 
-def _names(said: Sequence[str]) -> list[JsonValue]:
+def _names(said: Sequence[str]) -> Sequence[JsonValue]:
     return [name for name in said if len(name) <= MAX_NAME][:MAX_NAMES]
 
 

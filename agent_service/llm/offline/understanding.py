@@ -156,7 +156,7 @@ SETTLED_ELSEWHERE: Final = 2.2
 SHARED_EVIDENCE: Final = 0.65
 """Where another intent has this much evidence, words about cost count only so much for a cost analysis."""
 
-WEAKEST: Final = 0.6
+WEAKEST: Final = 1.1
 """Less evidence than this is none."""
 
 CERTAIN: Final = 0.97
@@ -300,29 +300,33 @@ def _with_other_requests(whole: Understanding, text: str) -> Understanding:
 
 def _ranked(text: str, facets: frozenset[Facet], entities: Entities) -> list[tuple[Intent, float]]:
     found = scores(text)
-    if entities.assume_model or entities.columns:
-        # Naming the model of one's traffic, or a column's meaning, is part of an analysis.
-        found[Intent.COST_ANALYSIS] += 2.2
-    if any(goal.change_percent for goal in entities.goals):
-        found[Intent.OPTIMIZATION] += 1.0
-    if entities.limits:
-        found[Intent.OPTIMIZATION] += 2.5
-    forecast = Facet.FORECAST in facets and Facet.SEVERAL not in facets
-    if forecast and not (found[Intent.PRICING] >= SETTLED_ELSEWHERE and entities.models):
-        found[Intent.OPTIMIZATION] += 3.0
-    if Facet.BEFORE_AFTER in facets:
-        found[Intent.OPTIMIZATION] += 4.0
-    if entities.query:
-        found[Intent.CORPUS] += 1.0
-    if entities.group_by and found[Intent.COST_ANALYSIS]:
-        found[Intent.COST_ANALYSIS] += 0.8
-    if entities.features:
-        found[Intent.COST_ANALYSIS] += 0.6
+    _add_what_is_named(found, facets, entities)
     if max(score for intent, score in found.items() if intent is not Intent.COST_ANALYSIS) >= SETTLED_ELSEWHERE:
         # Cost is what most requests are about; what to do with it decides.
         found[Intent.COST_ANALYSIS] *= SHARED_EVIDENCE
     order = list(Intent)
     return sorted(found.items(), key=lambda item: (-item[1], order.index(item[0])))
+
+
+def _add_what_is_named(found: dict[Intent, float], facets: frozenset[Facet], entities: Entities) -> None:
+    """Add to the scores of words what the things that are named speak for."""
+    goals = entities.goals
+    forecast = Facet.FORECAST in facets and Facet.SEVERAL not in facets
+    priced = bool(entities.models) and found[Intent.PRICING] >= SETTLED_ELSEWHERE
+    for intent, weight, named in (
+        # Naming the model of one's traffic, or a column's meaning, is part of an analysis.
+        (Intent.COST_ANALYSIS, 2.2, bool(entities.assume_model or entities.columns)),
+        (Intent.COST_ANALYSIS, 0.8, bool(entities.group_by and found[Intent.COST_ANALYSIS])),
+        (Intent.COST_ANALYSIS, 0.6, bool(entities.features)),
+        (Intent.OPTIMIZATION, 1.0, any(goal.change_percent for goal in goals)),
+        # More traffic for a certain budget.
+        (Intent.OPTIMIZATION, 2.0, {"cost", "usage"} <= {goal.metric for goal in goals}),
+        (Intent.OPTIMIZATION, 2.5, bool(entities.limits)),
+        (Intent.OPTIMIZATION, 3.0, forecast and not priced),
+        (Intent.OPTIMIZATION, 4.0, Facet.BEFORE_AFTER in facets),
+        (Intent.CORPUS, 1.0, bool(entities.query)),
+    ):
+        found[intent] += weight if named else 0.0
 
 
 def _without_evidence(normalised: str, entities: Entities, facets: frozenset[Facet]) -> Understanding:
