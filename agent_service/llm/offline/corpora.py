@@ -21,7 +21,7 @@ _STOP: Final = (
 )
 _CALLED: Final = re.compile(
     rf"\b(?:{_BASE}|{_DOCS}|one|it) (?:called|named|titled|with the name)"
-    r" (?:[\"'`](?P<quoted>[^\"'`]{1,80})[\"'`]|(?P<name>[a-z0-9][\w.-]*))"
+    r" (?:[\"'`](?P<quoted>[^\"'`]{1,80})[\"'`]|" + _NAME.format(stop=_STOP) + ")"
 )
 _CALL_IT: Final = re.compile(
     r"\b(?:call|name) it (?:[\"'`](?P<quoted>[^\"'`]{1,80})[\"'`]|(?P<name>[a-z0-9][\w.-]*(?: [a-z0-9][\w.-]*)?)\W*$)"

@@ -68,7 +68,7 @@ def _of_intent(understanding: Understanding) -> list[tuple[str, str]]:  # noqa: 
             ]
         case Intent.SYNTHETIC:
             return [
-                ("synthetic_data", "Is the generated data realistic compared with the source?"),
+                ("synthetic_data", "Make it 20,000 rows"),
                 ("data", "Analyze my AI costs"),
             ]
         case Intent.OPTIMIZATION if Facet.PLAN in facets or Facet.TRACK in facets:

@@ -87,7 +87,9 @@ def _wants_data(understanding: Understanding) -> bool:
             return Facet.DATABASE not in facets and not facets.isdisjoint(_MEASURABLE)
         case Intent.GENERAL:
             talk = {Facet.GREETING, Facet.FOREIGN, Facet.GIBBERISH}
-            return facets.isdisjoint(talk) and not facets.isdisjoint({Facet.FILES, Facet.COLUMNS})
+            return facets.isdisjoint(talk) and not facets.isdisjoint(
+                {Facet.FILES, Facet.COLUMNS, Facet.ANOMALIES, Facet.CORRELATION, Facet.DUPLICATES}
+            )
         case Intent.SYNTHETIC:
             return not facets.isdisjoint({Facet.PROFILE, Facet.VALIDATE}) or bool(understanding.entities.datasets)
         case _:

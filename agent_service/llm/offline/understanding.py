@@ -123,6 +123,9 @@ _DECLINED: Final = (
     (Facet.CHARTS, re.compile(r"\b(?:without|no|not|skip|leave out|drop) (?:the |any )?(?:charts?|graphs?|plots?)\b")),
     (Facet.PDF, re.compile(r"\b(?:without|no|not|skip) (?:the |an? |any )?pdf\b")),
 )
+_MAKES: Final = re.compile(
+    r"\b(?:generat\w+|creat\w+|mak(?:e|ing)|produc(?:e|ing)|simulat\w+|synthesi[sz]\w+|fabricat\w+|invent)\b"
+)
 _METRICS: Final = MappingProxyType(
     {
         Intent.COST_ANALYSIS: "cost",
@@ -254,9 +257,15 @@ def _facets(text: str, entities: Entities) -> frozenset[Facet]:
         facets |= {Facet.SEARCH}
     if entities.change_time:
         facets |= {Facet.BEFORE_AFTER}
-    grows = any(goal.metric == "usage" and goal.change_percent for goal in entities.goals)
-    if entities.limits or (Facet.FORECAST in facets and grows):
+    if Facet.PROFILE in facets and _MAKES.search(text):
+        # The rows are what is asked for; what they are like is learnt on the way.
+        facets -= {Facet.PROFILE}
+    changed = {goal.metric for goal in entities.goals if goal.change_percent or goal.amount_usd is not None}
+    if entities.limits or (Facet.FORECAST in facets and changed == {"usage"}):
         facets |= {Facet.CAPACITY}
+    elif changed - {"usage"}:
+        # A target asks for ways to reach it, not only for what will be.
+        facets -= {Facet.CAPACITY}
     return facets
 
 
