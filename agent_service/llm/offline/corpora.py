@@ -35,6 +35,7 @@ _BASE_OF: Final = re.compile(
     rf"\b{_BASE} (?:for|of|from|about|on|out of|with|containing|over|covering|based on) (?:{_OWN} )?"
     + _NAME.format(stop=_STOP)
 )
+_SEARCHES: Final = re.compile(r"\b(?:search|look|query|ask|find|grep|check|scan|browse|consult|according)\b")
 _NAMED_BASE: Final = re.compile(
     rf"\b(?:{_OWN}|a|an|new) (?:new )?"
     rf"(?P<name>(?!{_STOP})[a-z0-9][\w.-]*(?: (?!{_STOP}|{_BASE}\b)[a-z0-9][\w.-]*){{0,2}}) {_BASE}\b"
@@ -107,7 +108,9 @@ def find_library(message: str, normalised: str, *, goes_on: bool = False) -> Lib
 
 def _corpus(message: str, text: str) -> str:
     speaks_of_one = re.search(rf"\b{_BASE}\b|\b{_DOCS}\b", text)
-    patterns = (_CALLED, *((_QUOTED,) if speaks_of_one else ()), _CALL_IT, _BASE_OF, _NAMED_BASE, _KIND)
+    # "Search the knowledge base for X" says what to find, "a knowledge base for X" what it holds.
+    base_of = () if _SEARCHES.search(text) else (_BASE_OF,)
+    patterns = (_CALLED, *((_QUOTED,) if speaks_of_one else ()), _CALL_IT, _NAMED_BASE, *base_of, _KIND)
     for pattern in patterns:
         for match in pattern.finditer(text):
             group = next(name for name, value in match.groupdict().items() if value)
