@@ -53,7 +53,7 @@ _WEEKDAY: Final = re.compile(
 )
 _AGO: Final = re.compile(rf"\b{_COUNT} (?P<unit>day|week|month)s? ago\b")
 _CHANGED: Final = re.compile(
-    r"(?:\b(?:upgrad\w+|switch(?:ed|ing)?|switchover|migrat(?:ed|ion|ing)|moved|roll ?out|rolled out|released|"
+    r"(?:\b(?:upgrad\w+|switch(?:ed|ing)?|switchover|migrat(?:ed|ion|ing)|moved|moving|roll ?out|rolled out|released|"
     r"the (?:new )?release|deployed|the deployment|launched|the launch|went live|go.?live|cut.?over|introduc\w+|"
     r"replaced|turned on|enabled|the (?:\w+ )?change|our (?:\w+ )?change|we changed|changed (?:the|our)|"
     r"new (?:prompt|model|version|router|routing|cache|setup|release))\b[^.?!;]{0,50}?"

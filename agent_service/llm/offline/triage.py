@@ -245,6 +245,11 @@ def _question(understanding: Understanding) -> str:
             "I could not make sense of that. What would you like to know: what your AI usage costs, how fast it is, "
             "or what another model would cost?"
         )
+    if understanding.intent is Intent.GENERAL:
+        return (
+            "I am not sure I understand. Is it about what your AI usage costs, how fast it is, how to spend less, or "
+            "your documents? One sentence more will do."
+        )
     return (
         f"I am not sure I understand: is it about {_ASKS[understanding.intent]}, or about "
         f"{_ASKS[understanding.rival]}? One sentence more will do."

@@ -123,6 +123,11 @@ _DECLINED: Final = (
     (Facet.CHARTS, re.compile(r"\b(?:without|no|not|skip|leave out|drop) (?:the |any )?(?:charts?|graphs?|plots?)\b")),
     (Facet.PDF, re.compile(r"\b(?:without|no|not|skip) (?:the |an? |any )?pdf\b")),
 )
+_IN_REACH: Final = re.compile(
+    r"\b(?:tokens?|requests?|llms?|logs?|prompts?|costs?|spend\w*|bills?|latenc\w+|usage|traffic|datasets?|workloads?|savings?|"
+    r"knowledge ?bases?|database|MODEL)\b"
+)
+"""What speaks for a question that can be answered here, though it is not understood."""
 _MAKES: Final = re.compile(
     r"\b(?:generat\w+|creat\w+|mak(?:e|ing)|produc(?:e|ing)|simulat\w+|synthesi[sz]\w+|fabricat\w+|invent)\b"
 )
@@ -165,6 +170,8 @@ WEAKEST: Final = 1.1
 CERTAIN: Final = 0.97
 FOLLOWS: Final = 0.9
 PLAIN_ENGLISH: Final = 0.6
+WITHIN_REACH: Final = 0.45
+"""Of a message that no rule speaks for, and that may be about one's usage all the same: it is asked back."""
 UNREADABLE: Final = 0.3
 
 
@@ -341,7 +348,7 @@ def _add_what_is_named(found: dict[Intent, float], facets: frozenset[Facet], ent
 def _without_evidence(normalised: str, entities: Entities, facets: frozenset[Facet]) -> Understanding:
     """Return what to make of a message that no rule speaks for: another topic, or nothing at all."""
     words = tokens(normalised)
-    confidence = PLAIN_ENGLISH
+    confidence = WITHIN_REACH if _IN_REACH.search(normalised) else PLAIN_ENGLISH
     if not words or (len(words) < FOREIGN_FROM_WORDS and not _english(words)):
         facets, confidence = facets | {Facet.GIBBERISH}, UNREADABLE
     return Understanding(Intent.GENERAL, confidence, Intent.COST_ANALYSIS, facets, entities)

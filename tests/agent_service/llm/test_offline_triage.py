@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_service.engine.events import JsonObject, JsonValue
-from agent_service.engine.intents import Intent, Triage
+from agent_service.engine.intents import Intent, Triage, is_confident
 from agent_service.llm.offline import triage, voice
 from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Words
 
@@ -144,6 +146,26 @@ def test_more_names_than_a_triage_holds_are_cut() -> None:
     assert len(result.entities.files) == triage.MAX_NAMES
     long = found(conversation("Analyze " + "x" * 1_500 + ".csv", described("sufficient")))
     assert len(long.summary) <= triage.MAX_SUMMARY
+
+
+WORDS: Final = (
+    "cut cost by 20 % and what do our docs say about retries? create knowledge base for generate 10,000 requests seed 5 "
+    "gpt-4o since 2026-05-01 report PDF a.csv 500 RPM $5k select from 'x' upgrade on May 10 it that ; , . per feature"
+)
+
+
+@given(st.lists(st.sampled_from(WORDS.split()), max_size=40).map(" ".join), st.lists(st.text(max_size=40), max_size=3))
+def test_whatever_is_said_makes_a_valid_triage(text: str, earlier: list[str]) -> None:
+    result = found(conversation(text, described("sufficient"), earlier=tuple(earlier)))
+    assert set(result.next_agents) <= set(SPECIALISTS)
+    assert bool(result.question) == (not is_confident(result))
+
+
+@pytest.mark.parametrize("text", ["jumble our tokens sideways", "paint the workload purple"])
+def test_what_may_be_about_usage_is_asked_back_rather_than_turned_away(text: str) -> None:
+    result = found(conversation(text, described("sufficient")))
+    assert not is_confident(result)
+    assert result.question.endswith("One sentence more will do.")
 
 
 @pytest.mark.parametrize("installed", [("data",), SPECIALISTS], ids=["data-only", "everybody"])
