@@ -149,8 +149,8 @@ def test_more_names_than_a_triage_holds_are_cut() -> None:
 
 
 WORDS: Final = (
-    "cut cost by 20 % and what do our docs say about retries? create knowledge base for generate 10,000 requests seed 5 "
-    "gpt-4o since 2026-05-01 report PDF a.csv 500 RPM $5k select from 'x' upgrade on May 10 it that ; , . per feature"
+    "cut cost by 20 % and what do our docs say about retries? create knowledge base for generate 10,000 requests "
+    "seed 5 gpt-4o since 2026-05-01 report PDF a.csv 500 RPM $5k select 'x' upgrade on May 10 it that ; , . per feature"
 )
 
 
