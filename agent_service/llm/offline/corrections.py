@@ -1,6 +1,7 @@
 """Corrections of columns in the chat: "column ts is the timestamp", "no, GeneratedTokens is the output"."""
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from agent_service.llm.offline.words import COMMON
@@ -56,6 +57,12 @@ _IDENTIFIER: Final = (
 _MEANS: Final = r"(?:is|are|holds?|means?|contains?|has|as|stands for|should be|=)"
 _CORRECTIONS: Final = (
     re.compile(
+        r"\b(?:column|field) (?:\"(?P<name>[^\"]{1,200})\"|'(?P<single>[^']{1,200})'|`(?P<back>[^`]{1,200})`) "
+        rf"{_MEANS}"
+        rf"(?: actually)? (?:the |our |my )?(?P<role>{_ROLES})\b",
+        re.IGNORECASE,
+    ),
+    re.compile(
         rf"\b(?:column|field) {_NAME} {_MEANS}(?: actually)? (?:the |our |my )?(?P<role>{_ROLES})\b", re.IGNORECASE
     ),
     re.compile(
@@ -81,10 +88,26 @@ _CORRECTIONS: Final = (
 def find_corrections(message: str) -> tuple[tuple[str, str], ...]:
     """Return which of the file's own columns holds what, as pairs of a canonical name and the own one."""
     found: dict[str, str] = {}
+    for role, name, _ in _found(message):
+        found.setdefault(role, name)
+    return tuple(found.items())
+
+
+def without_corrections(message: str) -> str:
+    """Return the message without what it says about columns: "latency" in it asks for nothing."""
+    rest, before = [], 0
+    for _, _, match in sorted(_found(message), key=lambda one: one[2].start()):
+        if match.start() >= before:
+            rest.append(message[before : match.start()])
+            before = match.end()
+    return "".join([*rest, message[before:]])
+
+
+def _found(message: str) -> Iterator[tuple[str, str, re.Match[str]]]:
     for pattern in _CORRECTIONS:
         for match in pattern.finditer(message):
-            name = match["name"]
+            groups = match.groupdict()
+            name = groups["name"] or groups.get("single") or groups.get("back") or ""
             said_so = re.search(r"\b(?:column|field)\b", match[0], re.IGNORECASE)
             if said_so or (name.lower() not in COMMON and name.lower() not in _ROLE_NAMES):
-                found.setdefault(_ROLE_NAMES[match["role"].lower()], name)
-    return tuple(found.items())
+                yield _ROLE_NAMES[match["role"].lower()], name, match

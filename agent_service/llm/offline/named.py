@@ -6,11 +6,11 @@ from typing import Final
 
 from agent_service.engine.intents import Intent
 from agent_service.llm.offline.corpora import find_library
-from agent_service.llm.offline.corrections import find_corrections
+from agent_service.llm.offline.corrections import find_corrections, without_corrections
 from agent_service.llm.offline.dates import find_change, find_period
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.goals import find_goals, find_limits
-from agent_service.llm.offline.words import READ_CHARACTERS, read_words
+from agent_service.llm.offline.words import READ_CHARACTERS, normalise, read_words
 from agent_service.llm.offline.workloads import find_workload
 
 _MODEL: Final = re.compile(
@@ -80,32 +80,31 @@ _SQL: Final = re.compile(r"\b(?:select|with)\b.+\bfrom\b.+", re.IGNORECASE | re.
 MAX_SQL_CHARACTERS: Final = 10_000
 
 
-def find_entities(
-    message: str, normalised: str, now: datetime, *, after: Intent | None = None, talked_of: str = ""
-) -> Entities:
-    """Return what a message names; `normalised` is the same message, normalised.
+def find_entities(message: str, now: datetime, *, after: Intent | None = None, talked_of: str = "") -> Entities:
+    """Return what a message names.
 
     `after` is what the conversation is about, where the message goes on with it: then "50k" may be rows, and "and
     timeouts?" a search. `talked_of` is the metric that a number without one is about.
     """
-    models, assumed = _models(normalised)
-    sql = _SQL.search(message[:MAX_SQL_CHARACTERS])
+    sql = _statement(message)
     head = message[:READ_CHARACTERS]
-    files = tuple(dict.fromkeys(_FILE.findall(head)))
+    said = head if sql else without_corrections(head)
+    normalised = normalise(said)
+    models, assumed = _models(normalised)
     without_models = with_model_word(normalised)
     workload = find_workload(without_models, goes_on=after is Intent.SYNTHETIC)
-    library = find_library(message, normalised, goes_on=after is Intent.CORPUS)
+    library = find_library(said, normalised, goes_on=after is Intent.CORPUS)
     change = find_change(normalised, now)
     return Entities(
         models=models,
         assume_model=assumed,
         group_by=_group_by(normalised),
-        features=_features(head.lower()),
-        files=files,
+        features=_features(said.lower()),
+        files=tuple(dict.fromkeys(_FILE.findall(head))),
         period=find_period(normalised, now, change=change),
         goals=find_goals(without_models, talked_of=talked_of),
-        columns=find_corrections(head),
-        sql=sql[0].strip().strip("`").rstrip("; \n") if sql and re.search(r"\bselect\b", sql[0], re.IGNORECASE) else "",
+        columns=() if sql else find_corrections(head),
+        sql=sql,
         rows=workload.rows,
         days=workload.days,
         seed=workload.seed,
@@ -115,6 +114,14 @@ def find_entities(
         change_time=change,
         limits=find_limits(without_models),
     )
+
+
+def _statement(message: str) -> str:
+    """Return the SQL statement in a message, empty where there is none."""
+    sql = _SQL.search(message[:MAX_SQL_CHARACTERS])
+    if sql is None or not re.search(r"\bselect\b", sql[0], re.IGNORECASE):
+        return ""
+    return sql[0].strip().strip("`").rstrip("; \n")
 
 
 def with_model_word(normalised: str) -> str:

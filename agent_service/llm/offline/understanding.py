@@ -10,12 +10,13 @@ from types import MappingProxyType
 from typing import Final
 
 from agent_service.engine.intents import INTENT_RULES, Intent
+from agent_service.llm.offline.corrections import without_corrections
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.evidence import facet_names, scores
 from agent_service.llm.offline.languages import FOREIGN_FROM_WORDS, foreign_language
 from agent_service.llm.offline.named import find_entities, with_model_word
 from agent_service.llm.offline.requests import parts
-from agent_service.llm.offline.words import COMMON, KNOWN, normalise, tokens
+from agent_service.llm.offline.words import COMMON, KNOWN, READ_CHARACTERS, normalise, tokens
 
 
 class Facet(StrEnum):
@@ -204,7 +205,7 @@ def _going_on(request: str, own: Understanding, context: Understanding, now: dat
     normalised = normalise(request)
     intent = own.intent if _asks_for_another(normalised, own, context) else context.intent
     talked_of = context.entities.goals[0].metric if context.entities.goals else _METRICS.get(context.intent, "")
-    named = find_entities(request, normalised, now, after=intent, talked_of=talked_of)
+    named = find_entities(request, now, after=intent, talked_of=talked_of)
     if intent is Intent.CORPUS and own.entities.query:
         named = replace(named, query=own.entities.query)
     if named.models and context.intent is Intent.COST_ANALYSIS and _AGAIN_WITH.search(normalised):
@@ -225,7 +226,8 @@ def _going_on(request: str, own: Understanding, context: Understanding, now: dat
 
 def _asks_for_another(normalised: str, own: Understanding, context: Understanding) -> bool:
     """True when a message that goes on asks for another kind of answer than the one before."""
-    if own.intent is Intent.GENERAL:
+    if own.intent is Intent.GENERAL or (own.entities.columns and own.intent is Intent.COST_ANALYSIS):
+        # With a column read otherwise, the same is to be answered anew.
         return False
     sure = own.confidence >= (INTENT_RULES[own.intent].threshold if own.intent is Intent.REPORTING else FOLLOWS)
     more_of_it = context.intent is Intent.CORPUS or Facet.BEFORE_AFTER in context.facets
@@ -242,9 +244,8 @@ def _declined(normalised: str) -> frozenset[Facet]:
 @lru_cache(maxsize=256)
 def _alone(request: str, now: datetime) -> Understanding:
     """Return what the message asks for by itself."""
-    normalised = normalise(request)
-    entities = find_entities(request, normalised, now)
-    text = with_model_word(normalised)
+    entities = find_entities(request, now)
+    text = with_model_word(normalise(request) if entities.sql else _read_aloud(request))
     facets = _facets(text, entities)
     if not entities.sql and foreign_language(request) is not None:
         return Understanding(Intent.GENERAL, FOLLOWS, Intent.COST_ANALYSIS, facets | {Facet.FOREIGN}, entities)
@@ -254,10 +255,17 @@ def _alone(request: str, now: datetime) -> Understanding:
     return whole if entities.sql else _with_other_requests(whole, text)
 
 
+def _read_aloud(request: str) -> str:
+    """Return the normalised message without what it only says about columns."""
+    return normalise(without_corrections(request[:READ_CHARACTERS]))
+
+
 def _facets(text: str, entities: Entities) -> frozenset[Facet]:
     facets = frozenset(Facet(name) for name in facet_names(text))
     if entities.sql:
         facets |= {Facet.SQL}
+    if entities.columns:
+        facets |= {Facet.COLUMNS}
     if len(entities.datasets) > 1:
         facets |= {Facet.SEVERAL}
     if entities.query and not facets & (ACTS - {Facet.EXPORT, Facet.STATISTICS}):
@@ -364,7 +372,7 @@ def _is_small_talk(own: Understanding) -> bool:
 
 
 def _goes_on(request: str, own: Understanding) -> bool:
-    normalised = normalise(request)
+    normalised = _read_aloud(request)
     words = tokens(normalised)
     if len(words) > MAX_FOLLOW_WORDS or Facet.FOREIGN in own.facets:
         return False

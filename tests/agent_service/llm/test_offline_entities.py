@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from agent_service.llm.offline.dates import Period
 from agent_service.llm.offline.entities import Entities, Goal
 from agent_service.llm.offline.named import find_entities
-from agent_service.llm.offline.words import normalise
 
 NOW: Final = datetime(2026, 6, 17, 12, tzinfo=UTC)
 """A Wednesday."""
 
 
 def entities(message: str) -> Entities:
-    return find_entities(message, normalise(message), NOW)
+    return find_entities(message, NOW)
 
 
 def utc(*parts: int) -> datetime:
@@ -174,6 +173,11 @@ def test_features(message: str, features: tuple[str, ...]) -> None:
         ("it is the cost", {}),
         ("use it as the model", {}),
         ("latency is the time users wait", {}),
+        (
+            'Analyze a.csv: column "name" is the model, column "my col" is the latency, column "b-c" is the user',
+            {"model": "name", "latency": "my col", "user": "b-c"},
+        ),
+        ("SELECT count(*) FROM data WHERE user_id = user", {}),
         ("the user is the customer", {}),
     ],
 )

@@ -340,6 +340,18 @@ TURNS: Final = (
     ),
     Turn((COSTS, "create a knowledge base for our runbooks"), "and by feature?", Intent.COST_ANALYSIS, LOG),
     Turn(
+        (COSTS,),
+        'Analyze it again: column "Dur (ms)" is the latency, column "b-c" is the user, column "x" is the status',
+        Intent.COST_ANALYSIS,
+        LOG | {"columns": {"latency": "Dur (ms)", "user": "b-c", "status": "x"}},
+    ),
+    Turn(
+        ("compare the latency of our models in log.csv",),
+        "Dur_MS is the latency",
+        Intent.BENCHMARKING,
+        LOG | {"columns": {"latency": "Dur_MS"}},
+    ),
+    Turn(
         (COSTS, "column ts is the timestamp"),
         "no, GeneratedTokens is the output",
         Intent.COST_ANALYSIS,
