@@ -102,6 +102,19 @@ class Entities(BaseModel):
     start_time: datetime | None = Field(default=None, description="Inclusive start of the time range asked about, UTC.")
     end_time: datetime | None = Field(default=None, description="Exclusive end of the time range asked about, UTC.")
     goals: list[Goal] = Field(default=[], max_length=10, description="Targets, limits and expectations.")
+    rows: int | None = Field(default=None, description="Rows of a workload to be generated. Null if not said.")
+    days: int | None = Field(default=None, description="Days that a workload to be generated covers. Null if not said.")
+    seed: int | None = Field(default=None, description="Seed of a workload to be generated. Null if not said.")
+    preset: str = Field(
+        default="",
+        max_length=50,
+        description="What a workload is to be like: ecommerce, financial, healthcare, gaming or research.",
+    )
+    corpus: str = Field(default="", max_length=200, description="The knowledge base named, as the person names it.")
+    query: str = Field(default="", max_length=500, description="What to search the knowledge bases for.")
+    change_time: datetime | None = Field(
+        default=None, description="When something changed whose effect is asked about (before and after it), UTC."
+    )
 
 
 class Triage(BaseModel):
