@@ -287,8 +287,8 @@ async def _shown(it: Ready, one: _Tried) -> JsonObject:
 
 def _brief(it: Ready, one: _Tried) -> JsonObject:
     found = option_of(it.simulation, one.lever, one.outcome)
-    kept = ("id", "title", "how", "saving_usd", "saving_percent", "saving_usd_per_month", "quality_risk", "effort")
-    kept += ("latency", "question")
+    kept = ["id", "title", "how", "saving_usd", "saving_percent", "saving_usd_per_month", "quality_risk", "effort"]
+    kept += ["latency", "question"]
     return {
         **{name: found[name] for name in kept},
         "option_ids": [part.lever.id for part in one.parts],

@@ -117,10 +117,10 @@ class Simulation:
             "count_if(touched AND latency IS NOT NULL AND later IS NULL AND NOT batched)",
         ]
         has_speed = self.baseline.speed is not None
-        for column in ("latency", "later"):
-            of = f"({column}) FILTER (WHERE NOT batched)"
-            quantiles = f"quantile_cont({column}, [0.5, 0.95]) FILTER (WHERE NOT batched)"
-            fields.append(f"{{'measured': count{of}, 'quantiles': {quantiles}}}" if has_speed else "NULL")
+        rest = "FILTER (WHERE NOT batched)" if policy.batches else ""
+        for column, wanted in (("latency", has_speed and bool(rest)), ("later", has_speed)):
+            quantiles = f"quantile_cont({column}, [0.5, 0.95]) {rest}"
+            fields.append(f"{{'measured': count({column}) {rest}, 'quantiles': {quantiles}}}" if wanted else "NULL")
         fields += [_largest("feature"), _largest("key")] if whom else ["NULL", "NULL"]
         fields += [
             f"count(DISTINCT {column}) FILTER (WHERE touched)" for column in ("feature", "key", "customer") if whom
@@ -135,7 +135,7 @@ class Simulation:
             hits=_whole(hits),
             batched=_whole(batched),
             unsimulated=_whole(unsimulated),
-            speed_before=_speed(before),
+            speed_before=_speed(before) if rest else self.baseline.speed,
             speed=_speed(later),
             speed_unknown=_whole(unknown),
             affected=Affected(_names(features), _names(models), *map(_whole, counts)),
