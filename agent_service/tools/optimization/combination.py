@@ -79,7 +79,7 @@ async def combine_options(bench: Workbench, context: ToolContext, args: CombineO
     records = _cited(context.records(), args.options)
     repeats = any(record.tool_name == "simulate_caching" for record in records)
     async with ready(bench, context, args, repeats=repeats, idle=repeats) as it:
-        parts, left_out = _parts(records, args, it.opened.chosen.dataset.dataset_id)
+        parts, left_out = _parts(records, args, it)
         decided, undecided, skipped = _sets(parts, it.simulation.baseline.requests)
         await context.progress(f"{len(decided) + len(undecided)} combinations are simulated", 0.6)
         tried = _ranked(it, [await _try(it, chosen, args.goals) for chosen in decided])
@@ -134,15 +134,15 @@ def _cited(records: Sequence[ToolRecord], cited: Sequence[Cited]) -> list[ToolRe
     return found
 
 
-def _parts(records: Sequence[ToolRecord], args: CombineOptionsArgs, dataset_id: str) -> tuple[list[_Part], list[str]]:
+def _parts(records: Sequence[ToolRecord], args: CombineOptionsArgs, it: Ready) -> tuple[list[_Part], list[str]]:
     """Return the options that can be combined, best first, and why others are left out."""
     found: dict[str, _Part] = {}
     left_out: list[str] = []
     wanted = {(one.tool_call_id, one.option_id) for one in args.options}
+    own = _rows_of(it.result(args, [], {}))
     for record in records:
-        dataset = (record.result or {}).get("dataset")
-        if not isinstance(dataset, Mapping) or dataset.get("dataset_id") != dataset_id:
-            left_out.append(f"{record.tool_name}: it was computed over another dataset")
+        if _rows_of(record.result or {}) != own:
+            left_out.append(f"{record.tool_name}: it was computed over other rows (dataset, filter or assumed model)")
             continue
         options = (record.result or {}).get("options")
         for option in options if isinstance(options, list | tuple) else ():
@@ -164,6 +164,21 @@ def _parts(records: Sequence[ToolRecord], args: CombineOptionsArgs, dataset_id: 
     )
     left_out += [f"{part.lever.title}: only {MAX_OPTIONS} are combined" for part in ordered[MAX_OPTIONS:]]
     return ordered[:MAX_OPTIONS], left_out
+
+
+def _rows_of(result: JsonObject) -> tuple[JsonValue, ...]:
+    """Return what says over which rows, and at which prices, a result was computed."""
+    found: list[JsonValue] = []
+    for part, names in (
+        ("dataset", ("dataset_id",)),
+        ("filter", ("start_time", "end_time", "models", "features")),
+        ("pricing", ("assumed_model",)),
+    ):
+        of = result.get(part)
+        for name in names:
+            value = of.get(name) if isinstance(of, Mapping) else None
+            found.append(tuple(value) if isinstance(value, list | tuple) else value)
+    return tuple(found)
 
 
 def _is_faster(option: JsonObject) -> bool:

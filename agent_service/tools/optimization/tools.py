@@ -4,7 +4,6 @@ from functools import partial
 
 from pydantic import BaseModel
 
-from agent_service.engine.ports import Clock
 from agent_service.engine.tool import Tool, define_tool
 from agent_service.tools.analysis import Workbench
 from agent_service.tools.optimization.batching import SimulateBatchingArgs, simulate_batching
@@ -16,13 +15,10 @@ from agent_service.tools.optimization.comparison import CompareModelsArgs, compa
 from agent_service.tools.optimization.prices import PriceLookupArgs, price_lookup
 from agent_service.tools.optimization.routing import SimulateRoutingArgs, simulate_routing
 from agent_service.tools.optimization.trimming import SimulatePromptTrimArgs, simulate_prompt_trim
-from agent_service.tools.sandbox import Sandbox
-from storage.interfaces import Files
 
 
-def optimization_tools(files: Files, sandbox: Sandbox, clock: Clock) -> tuple[Tool[BaseModel], ...]:
-    """Return the optimization tools. `clock` dates the prices of requests without a time, and of batches."""
-    bench = Workbench(files, sandbox, clock)
+def optimization_tools(bench: Workbench) -> tuple[Tool[BaseModel], ...]:
+    """Return the optimization tools. The bench's clock dates prices of requests without a time, and of batches."""
     return (
         define_tool(
             "price_lookup",
