@@ -16,6 +16,9 @@ SHOWN_OPTIONS: Final = 12
 SHOWN_QUESTIONS: Final = 4
 """Questions to the person."""
 
+CENT: Final = 0.01
+"""A difference in US dollars that is worth a word."""
+
 _SOURCES: Final = ("simulate_routing", "simulate_caching", "simulate_batching", "simulate_prompt_trim")
 _MET: Final = {True: "met", False: "**not met**", None: "cannot be judged"}
 
@@ -91,7 +94,7 @@ def _parts(best: JsonObject) -> list[str]:
         lines.append(f"{place}. {text(part, 'title')} (alone: {money(number(part, 'alone_usd'))})")
     saved, alone = number(best, "saving_usd"), number(best, "sum_of_parts_usd")
     if len(parts) > 1 and saved is not None and alone is not None:
-        overlap = f", not the sum of {money(alone)}: the parts touch the same requests" if alone > saved else ""
+        overlap = f", not the sum of {money(alone)}: the parts touch the same requests" if alone - saved >= CENT else ""
         lines += ["", f"Together, simulated as one: {money(saved)}{overlap}."]
     monthly = number(best, "saving_usd_per_month")
     if monthly is not None:
@@ -162,6 +165,8 @@ def _table(options: Sequence[JsonObject]) -> list[str]:
 
 def _latency(one: JsonObject) -> str:
     before, after = number(one, "latency", "before", "p50"), number(one, "latency", "after", "p50")
+    if text(one, "kind") == "batching":
+        return "nobody waits"
     if before is None or after is None:
         return "not measurable"
     return f"{milliseconds(before)} → {milliseconds(after)}"

@@ -1,10 +1,10 @@
 """The tool combine_options: options together, simulated as one, and judged against every goal at once."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,7 +23,7 @@ MAX_OPTIONS: Final = 12
 MAX_TOGETHER: Final = 5
 """Options in one combination."""
 
-MAX_COMBINATIONS: Final = 120
+MAX_COMBINATIONS: Final = 80
 """Combinations that are simulated."""
 
 MIN_COMBINATIONS: Final = 12
@@ -37,6 +37,9 @@ SHOWN: Final = 4
 
 SIMULATIONS: Final = frozenset({"simulate_routing", "simulate_caching", "simulate_batching", "simulate_prompt_trim"})
 """The tools whose options can be combined."""
+
+
+ItemT = TypeVar("ItemT")
 
 
 class Cited(BaseModel):
@@ -59,11 +62,12 @@ class CombineOptionsArgs(PricedArgs):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A cited option. `alone` is what it saves by itself, US dollars."""
+    """A cited option. Alone it saves `alone` US dollars, and makes the usual request `faster` by so many ms."""
 
     tool_call_id: str
     lever: Lever
     alone: float
+    faster: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +155,41 @@ def _parts(records: Sequence[ToolRecord], args: CombineOptionsArgs, it: Ready) -
             key = str(option.get("id"))
             if wanted and not {(record.tool_call_id, key), (record.tool_call_id, "")} & wanted:
                 continue
-            lever, alone = _lever(option), float(str(option.get("saving_usd", 0)))
+            lever, alone, faster = _lever(option), float(str(option.get("saving_usd", 0))), _faster(option)
             if lever is None:
                 left_out.append(f"{key}: its rules cannot be read")
-            elif alone <= 0 and not _is_faster(option):
+            elif alone <= 0 and faster <= 0:
                 left_out.append(f"{lever.title}: it saves nothing and is not faster")
             else:
-                found.setdefault(str(lever.policy), _Part(record.tool_call_id, lever, alone))
-    ordered = sorted(
-        found.values(),
-        key=lambda part: (part.lever.risk != "none" or bool(part.lever.question), -part.alone, part.lever.id),
-    )
+                found.setdefault(str(lever.policy), _Part(record.tool_call_id, lever, alone, faster))
+    parts = sorted(found.values(), key=lambda part: part.lever.id)
+    ordered = list(_in_turn(parts, [_careful, _saving, *([_quick] if args.goals.latency_change_percent else [])]))
     left_out += [f"{part.lever.title}: only {MAX_OPTIONS} are combined" for part in ordered[MAX_OPTIONS:]]
     return ordered[:MAX_OPTIONS], left_out
+
+
+def _careful(part: _Part) -> tuple[bool, int, float]:
+    return bool(part.lever.question), _rank(part.lever.risk), -part.alone
+
+
+def _saving(part: _Part) -> tuple[bool, int, float]:
+    return False, 0, -part.alone
+
+
+def _quick(part: _Part) -> tuple[bool, int, float]:
+    return bool(part.lever.question), 0, -part.faster
+
+
+def _in_turn(items: Sequence[ItemT], orders: Sequence[Callable[[ItemT], tuple[bool, int, float]]]) -> Iterator[ItemT]:
+    """Yield each item once: the first by every order, then the second by every order, and so on."""
+    seen: set[int] = set()
+    keys = [[order(item) for item in items] for order in orders]
+    rankings = [sorted(range(len(items)), key=key.__getitem__) for key in keys]
+    for places in zip(*rankings, strict=True):
+        for index in places:
+            if index not in seen:
+                seen.add(index)
+                yield items[index]
 
 
 def _rows_of(result: JsonObject) -> tuple[JsonValue, ...]:
@@ -181,12 +207,13 @@ def _rows_of(result: JsonObject) -> tuple[JsonValue, ...]:
     return tuple(found)
 
 
-def _is_faster(option: JsonObject) -> bool:
+def _faster(option: JsonObject) -> float:
+    """Return by how many ms the median falls, as far as it is known."""
     speed = option.get("latency")
     before, after = (speed.get("before"), speed.get("after")) if isinstance(speed, Mapping) else (None, None)
     if not isinstance(before, Mapping) or not isinstance(after, Mapping):
-        return False
-    return float(str(after["p50"])) < float(str(before["p50"]))
+        return 0.0
+    return float(str(before["p50"])) - float(str(after["p50"]))
 
 
 def _lever(option: JsonObject) -> Lever | None:
@@ -230,23 +257,20 @@ def _sets(parts: Sequence[_Part], rows: int) -> tuple[list[tuple[_Part, ...]], l
 
 
 def _promising(fitting: Sequence[tuple[_Part, ...]]) -> list[tuple[_Part, ...]]:
-    """Return single options first, then sets in the order in which they promise something."""
-    more = sorted(
-        (chosen for chosen in fitting if len(chosen) > 1),
-        key=lambda chosen: (-sum(part.alone for part in chosen), len(chosen), [part.lever.id for part in chosen]),
-    )
-    return [*(chosen for chosen in fitting if len(chosen) == 1), *_alternating(more)]
+    """Return single options first, then sets in turn: what saves most, what risks least, what is fastest."""
+    more = [chosen for chosen in fitting if len(chosen) > 1]
 
+    def saving(chosen: tuple[_Part, ...]) -> tuple[bool, int, float]:
+        return False, 0, -sum(part.alone for part in chosen)
 
-def _alternating(ranked: Sequence[tuple[_Part, ...]]) -> Iterator[tuple[_Part, ...]]:
-    """Yield the most promising and the least risky in turn: goals are often met before everything is done."""
-    careful = sorted(range(len(ranked)), key=lambda i: (max(_rank(p.lever.risk) for p in ranked[i]), i))
-    seen: set[int] = set()
-    for pair in zip(range(len(ranked)), careful, strict=True):
-        for index in pair:
-            if index not in seen:
-                seen.add(index)
-                yield ranked[index]
+    def careful(chosen: tuple[_Part, ...]) -> tuple[bool, int, float]:
+        return False, max(_rank(part.lever.risk) for part in chosen), -sum(part.alone for part in chosen)
+
+    def quick(chosen: tuple[_Part, ...]) -> tuple[bool, int, float]:
+        return False, 0, -sum(part.faster for part in chosen)
+
+    orders = [saving, careful, *([quick] if any(part.faster > 0 for chosen in fitting for part in chosen) else [])]
+    return [*(chosen for chosen in fitting if len(chosen) == 1), *_in_turn(more, orders)]
 
 
 # --- What comes of it ------------------------------------------------------------------------------------------------
@@ -261,7 +285,7 @@ async def _try(it: Ready, chosen: tuple[_Part, ...], goals: Goals) -> _Tried:
 
 def _together(chosen: tuple[_Part, ...]) -> Lever:
     levers = [part.lever for part in chosen]
-    worst = max(levers, key=lambda lever: _rank(lever.risk))
+    risk = max((lever.risk for lever in levers), key=_rank)
     hardest = max(levers, key=lambda lever: SIZES.index(lever.effort))
     size = SIZES[min(SIZES.index(hardest.effort) + (len(levers) > 2), len(SIZES) - 1)]  # noqa: PLR2004 - several changes
     return Lever(
@@ -269,8 +293,8 @@ def _together(chosen: tuple[_Part, ...]) -> Lever:
         kind="combination",
         title=" + ".join(lever.title for lever in levers),
         policy=combine([lever.policy for lever in levers]),
-        risk=worst.risk,
-        risk_reason=worst.risk_reason,
+        risk=risk,
+        risk_reason="; ".join(dict.fromkeys(lever.risk_reason for lever in levers if lever.risk == risk)),
         effort=size,
         effort_reason="; ".join(dict.fromkeys(lever.effort_reason for lever in levers)),
         rollback=" ".join(dict.fromkeys(lever.rollback for lever in levers)),
@@ -320,14 +344,14 @@ def _nothing(it: Ready) -> Outcome:
 def _ranked(it: Ready, tried: Sequence[_Tried]) -> list[_Tried]:
     """Return the best first: by preference, then less effort, fewer changes, and what is saved to the cent."""
 
-    def order(one: _Tried) -> tuple[tuple[int, int, float, int, int], int, int, int, str]:
+    def order(one: _Tried) -> tuple[tuple[int, float, int, int], int, int, int, str]:
         effort = SIZES.index(one.lever.effort)
         return _key(it, one), effort, len(one.parts), -one.outcome.saved, one.lever.id
 
     return sorted(tried, key=order)
 
 
-def _key(it: Ready, one: _Tried) -> tuple[int, int, float, int, int]:
+def _key(it: Ready, one: _Tried) -> tuple[int, float, int, int]:
     return preference(one.verdicts, it.simulation.baseline, one.outcome.saved, one.lever.risk)
 
 

@@ -116,19 +116,17 @@ def is_feasible(verdicts: Sequence[Verdict]) -> bool:
     return all(v.met is True or (v.metric == "quality" and v.met is None) for v in verdicts)
 
 
-def preference(
-    verdicts: Sequence[Verdict], baseline: Baseline, saved: int, risk: str
-) -> tuple[int, int, float, int, int]:
-    """Return the sort key of a policy: fewest goals missed, fewest unknown, the smallest gaps, least risk, most saved.
+def preference(verdicts: Sequence[Verdict], baseline: Baseline, saved: int, risk: str) -> tuple[int, float, int, int]:
+    """Return the sort key of a policy: fewest goals missed, the smallest gaps, least risk, most saved.
 
-    Without a goal to reach, what is saved comes before the risk. It counts in whole percents of the cost: nobody makes
-    a change for less.
+    A goal that cannot be judged counts as missed by all of it: nobody can say that it is near. Without a goal to reach,
+    what is saved comes before the risk. Gaps and savings count in whole percents: nobody makes a change for less.
     """
     numbers = [v for v in verdicts if v.metric != "quality"]
-    missed = sum(v.met is False for v in numbers)
-    unknown = sum(v.met is None for v in numbers)
+    missed = sum(v.met is not True for v in numbers)
+    gaps = sum(1.0 if v.met is None else v.gap for v in numbers)
     level = LEVELS.index(risk) if risk in LEVELS else len(LEVELS)
     percents = 100 * saved // baseline.units if baseline.units else 0
     if not verdicts:
-        return 0, 0, 0.0, -percents, level
-    return missed, unknown, round(sum(v.gap for v in numbers), 9), level, -percents
+        return 0, 0.0, -percents, level
+    return missed, round(gaps, 2), level, -percents

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.tool import ToolContext, ToolError, ToolOutput
-from agent_service.tools.analysis import PricedArgs, Workbench
+from agent_service.tools.analysis import PricedArgs, Workbench, bounded
 from agent_service.tools.measures import clip
 from agent_service.tools.optimization.bench import Ready, ready
 from agent_service.tools.optimization.catalogue import cheaper_relative, unknown_model
@@ -27,6 +27,9 @@ MAX_TARGETS: Final = 3
 
 MAX_PAIRS: Final = 5_000
 """Pairs of model and feature, the most frequent, that tell whether a model serves a feature already."""
+
+FASTEST: Final = "the fewest ms per output token in this data"
+"""Why a model is tried that answers faster than all others."""
 
 ROLLBACK: Final = (
     "Send the requests back to the model that answered them before: one line of the router's configuration."
@@ -78,8 +81,17 @@ async def simulate_routing(bench: Workbench, context: ToolContext, args: Simulat
         options = [await _option(it.simulation, id_, title, policy, served) for id_, title, policy in policies]
         lacking = [] if args.rules else it.facts.missing(Role.FEATURE)
         lacking += [] if args.assume_model else it.facts.missing(Role.MODEL)
-        parts: JsonObject = {"options": ranked(options), "candidates": list[JsonValue](candidates)}
-        result = it.result(args, lacking, parts)
+        ordered = ranked(options)
+
+        async def make(top: int) -> JsonObject:
+            parts: JsonObject = {
+                "options": ordered[:top],
+                "options_not_shown": len(ordered[top:]),
+                "candidates": list[JsonValue](candidates),
+            }
+            return it.result(args, lacking, parts)
+
+        result = await bounded(max(1, len(ordered)), make)
     return ToolOutput(best_of(options, "Routing", it.opened.session.name), result)
 
 
@@ -91,7 +103,10 @@ def _title(rules: Sequence[RouteRule]) -> str:
 async def _proposed(
     bench: Workbench, it: Ready, args: SimulateRoutingArgs, candidates: list[str]
 ) -> list[tuple[str, str, Policy]]:
-    """Return id, title and policy for the most expensive models: small requests, costliest feature, all of it."""
+    """Return id, title and policy for the most expensive models: small requests, costliest feature, all of it.
+
+    For speed alone only all of it: moving a few requests does not make the usual one faster.
+    """
     found: list[tuple[str, str, Policy]] = []
     fastest = await it.simulation.fastest() if args.faster else None
     for source in await _sources(it.simulation):
@@ -104,12 +119,13 @@ async def _proposed(
         elif not args.targets:
             why = "the catalogue has no cheaper model of the same provider and family; name one"
             candidates.append(f"{clip(source.model)}: {why}")
-        if fastest is not None:
-            chosen.setdefault(fastest, "the fewest ms per output token in this data")
+        if fastest is not None and fastest not in chosen:
+            chosen[fastest] = FASTEST
         for target, why in chosen.items():
             if target.lower() != source.model.lower():
                 candidates.append(f"{clip(source.model)} → {clip(target)}: {why}")
-                found += _policies(source, target)
+                policies = list(_policies(source, target))
+                found += policies[-1:] if why == FASTEST else policies
     return found
 
 
