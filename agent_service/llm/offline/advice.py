@@ -55,7 +55,7 @@ def _headline(facts: Facts, combined: JsonObject | None, best: JsonObject | None
     saved = f"{money(number(chosen, 'saving_usd'))} of {money(total)} ({_points(chosen)})"
     goals = children(chosen, "constraints")
     if child(combined, "feasible") is False and goals:
-        missed = [text(goal, "goal") for goal in goals if child(goal, "met") is not True]
+        missed = [_missed(goal) for goal in goals if child(goal, "met") is not True]
         lead = "the nearest combination saves" if (number(chosen, "saving_usd") or 0) >= 0 else "the nearest one costs"
         return (
             f"**In {where}, not all goals can be met together: {lead} {saved}, but leaves open: {'; '.join(missed)}.**"
@@ -64,6 +64,13 @@ def _headline(facts: Facts, combined: JsonObject | None, best: JsonObject | None
         tail = ", as far as a usage log can tell" if any(child(goal, "met") is None for goal in goals) else ""
         return f"**In {where}, all goals can be met together{tail}: this saves {saved}.**"
     return f"**In {where}, up to {saved} can be saved.**"
+
+
+def _missed(goal: JsonObject) -> str:
+    """Return a goal that is not met, with how near it comes."""
+    if number(goal, "value") is None or number(goal, "limit") is None:
+        return f"{text(goal, 'goal')} (cannot be judged)"
+    return f"{text(goal, 'goal')} ({_value(goal, 'value')} instead of {_value(goal, 'limit')})"
 
 
 def _points(one: JsonObject) -> str:
@@ -114,7 +121,7 @@ def _goals(combined: JsonObject | None, best: JsonObject) -> list[str]:
             [text(goal, "goal"), _value(goal, "limit"), _value(before, "value"), _value(goal, "value"), verdict]
         )
     growth = number(combined, "goals", "growth_percent")
-    said = f"All at {growth:+g} % traffic: “without it” is today's way of working at that traffic." if growth else ""
+    said = f"All at {growth:+g} % traffic, also without the change; {text(combined, 'growth_note')}." if growth else ""
     lines = table(["Goal", "Limit", "Without it", "With it", "Verdict"], rows)
     return ["### Your goals, all at once", "", *lines, "", *([said, ""] if said else [])] if rows else []
 

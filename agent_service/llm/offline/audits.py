@@ -35,7 +35,8 @@ def write(facts: Facts) -> str:
     else:
         return "\n".join(endings.nothing_worked(facts)).strip() + "\n"
     ending = [*endings.failures(facts), *endings.missing(facts), *endings.source(facts)]
-    return "\n".join([lines[0], "", *sections.note(facts.dataset), *lines[1:], *ending]).strip() + "\n"
+    first, *rest = lines
+    return "\n".join([first, "", *sections.note(facts.dataset), *rest, *ending]).strip() + "\n"
 
 
 def ask_for_a_date(_: Conversation) -> str:
@@ -91,18 +92,18 @@ def _lifetime(seconds: float | None) -> str:
 def _capacity(result: JsonObject) -> list[str]:
     growth = number(result, "growth_percent") or 0.0
     where = sections.dataset_name(result)
-    at = f"At {growth:+g} % traffic" if growth else "At today's traffic"
+    at = f"In {where}, at {growth:+g} % traffic" if growth else f"In {where}, at today's traffic"
     peaks = [(child(result, "peaks", key), title) for key, title in _PEAKS]
     found = [(peak, title) for peak, title in peaks if isinstance(peak, Mapping)]
     if not found:
-        first = f"**{at}, the peaks of {where} cannot be told: it has no times.**"
+        first = f"**{at}, the peaks cannot be told: the data has no times.**"
     else:
         verdicts = [_verdict(peak, title) for peak, title in found]
         limited = [peak for peak, _ in found if number(peak, "limit") is not None]
         fits = all(child(peak, "fits") is True for peak in limited)
         lead = "" if not limited else "it fits: " if fits else "it does not fit: "
-        first = f"**{at}, {lead}{'; '.join(verdicts)} ({where}).**"
-    lines = [first, ""]
+        first = f"**{at}, {lead}{'; '.join(verdicts)}.**"
+    lines = [first]
     rows = [_peak_row(peak, title) for peak, title in found]
     for model in children(result, "models"):
         for key, title in _PEAKS:
@@ -155,7 +156,7 @@ def _peak_row(peak: JsonObject, title: str) -> list[str]:
 
 def _change(result: JsonObject) -> list[str]:
     where = sections.dataset_name(result)
-    lines = [f"**{text(result, 'verdict', 'words')}, since {minute(text(result, 'change_time'))} in {where}.**", ""]
+    lines = [f"**{text(result, 'verdict', 'words')}, since {minute(text(result, 'change_time'))} in {where}.**"]
     rows = [
         [
             _MEASURES.get(text(measure, "name"), text(measure, "name")),
@@ -218,12 +219,12 @@ def _chance(measure: JsonObject) -> str:
 def _compared(result: JsonObject | None) -> list[str]:
     models = children(result, "models")
     if not models:
-        return ["**None of these models can be compared.**", ""] if result is not None else ["**Prices**", ""]
+        return ["**None of these models can be compared.**" if result is not None else "**Prices by the catalogue**"]
     now, best = number(result, "baseline", "cost_usd"), models[0]
     where = sections.dataset_name(result)
     change = _signed(number(best, "change_percent"))
     cost = f"{money(number(best, 'cost_usd'))} with {text(best, 'model')}"
-    lines = [f"**The traffic of {where} would cost {cost}, against {money(now)} as it is ({change}).**", ""]
+    lines = [f"**The traffic of {where} would cost {cost}, against {money(now)} as it is ({change}).**"]
     rows = [
         [
             text(model, "model"),

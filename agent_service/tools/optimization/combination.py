@@ -109,6 +109,7 @@ async def combine_options(bench: Workbench, context: ToolContext, args: CombineO
                 }
                 for part in parts
             ],
+            "growth_note": "more traffic is taken to change neither the size nor the speed of requests",
             "simulated": len(tried) + len(asking),
             "not_simulated": skipped,
             "left_out": list[JsonValue](left_out),
