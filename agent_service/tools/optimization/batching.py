@@ -11,7 +11,7 @@ from agent_service.tools.analysis import PricedArgs, Workbench
 from agent_service.tools.measures import clip
 from agent_service.tools.optimization.bench import Ready, ready
 from agent_service.tools.optimization.options import Lever, option, ranked
-from agent_service.tools.optimization.policy import BatchRule, Names, Policy
+from agent_service.tools.optimization.policy import MAX_NAME_CHARACTERS, BatchRule, Names, Policy
 from agent_service.tools.optimization.words import best_of, names
 from agent_service.tools.pricing import KnownModel
 from agent_service.tools.roles import Role
@@ -88,7 +88,7 @@ async def _asked(it: Ready) -> list[Lever]:
         question = "May all of these requests wait for their answers? If only some: add a feature column."
         return [_lever("batch-all", "Send all requests in batches", BatchRule(), question)]
     rows = await it.facts.session.run(
-        "SELECT feature FROM sim WHERE feature IS NOT NULL AND cost > 0 GROUP BY 1 "
+        f"SELECT feature FROM sim WHERE length(feature) <= {MAX_NAME_CHARACTERS} AND cost > 0 GROUP BY 1 "
         f"ORDER BY sum(cost) DESC, 1 LIMIT {MAX_FEATURES}"
     )
     found: list[Lever] = []

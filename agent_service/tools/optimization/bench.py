@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from agent_service.engine.events import JsonObject
-from agent_service.engine.tool import ToolContext
+from agent_service.engine.tool import ToolContext, ToolError
 from agent_service.tools.analysis import (
     Opened,
     PricedArgs,
@@ -21,6 +22,16 @@ from agent_service.tools.facts import Facts
 from agent_service.tools.optimization.options import baseline_part
 from agent_service.tools.optimization.simulation import Simulation, simulation
 from agent_service.tools.roles import Missing, Role, missing
+
+FIRST_YEAR, LAST_YEAR = 1970, 2200
+"""The years of moments that can be asked about."""
+
+
+def utc(moment: datetime) -> datetime:
+    """Return a moment in UTC, which is meant where no zone is given. Raises `ToolError` for one far off."""
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise ToolError(f"The year {moment.year} is out of range: name a time from {FIRST_YEAR} to {LAST_YEAR}.")
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)

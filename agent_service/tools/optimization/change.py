@@ -12,7 +12,7 @@ from agent_service.engine.tool import ToolContext, ToolError, ToolOutput
 from agent_service.tools.analysis import PricedArgs, Workbench, time_text
 from agent_service.tools.facts import UNITS_PER_USD
 from agent_service.tools.measures import clip, number, rounded, whole
-from agent_service.tools.optimization.bench import Ready, ready
+from agent_service.tools.optimization.bench import Ready, ready, utc
 from agent_service.tools.optimization.significance import Sample, compare
 from agent_service.tools.roles import Role
 from agent_service.tools.sandbox import Cell
@@ -56,9 +56,7 @@ class EvaluateChangeArgs(PricedArgs):
 
 async def evaluate_change(bench: Workbench, context: ToolContext, args: EvaluateChangeArgs) -> ToolOutput:
     """Compare before and after."""
-    change = (
-        args.change_time.replace(tzinfo=UTC) if args.change_time.tzinfo is None else args.change_time.astimezone(UTC)
-    )
+    change = utc(args.change_time)
     async with ready(bench, context, args) as it:
         if not it.has(Role.TIMESTAMP):
             (gap,) = it.facts.missing(Role.TIMESTAMP)

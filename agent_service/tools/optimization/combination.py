@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.tool import ToolContext, ToolError, ToolOutput, ToolRecord
-from agent_service.tools.analysis import PricedArgs, Workbench
+from agent_service.tools.analysis import PricedArgs, Workbench, bounded
 from agent_service.tools.optimization.bench import Ready, ready
 from agent_service.tools.optimization.constraints import Goals, Verdict, is_feasible, judge, preference
 from agent_service.tools.optimization.options import LEVELS, SIZES, Level, Lever, Size, latency, option_of
@@ -34,6 +34,9 @@ ROW_BUDGET: Final = 20_000_000
 
 SHOWN: Final = 4
 """Combinations that a result shows beside the best."""
+
+MAX_LEFT_OUT: Final = 12
+"""Options of which it is said why they are left out; the rest is counted."""
 
 SIMULATIONS: Final = frozenset({"simulate_routing", "simulate_caching", "simulate_batching", "simulate_prompt_trim"})
 """The tools whose options can be combined."""
@@ -91,14 +94,14 @@ async def combine_options(bench: Workbench, context: ToolContext, args: CombineO
         feasible = [one for one in tried if is_feasible(one.verdicts)]
         best = await _shown(it, (feasible or tried)[0]) if tried else None
         now = judge(args.goals, it.simulation.baseline, _nothing(it), "as it is measured now", "none")
-        result_parts: JsonObject = {
+        more = len(left_out[MAX_LEFT_OUT:])
+        shown: JsonObject = {
             "goals": args.goals.model_dump(mode="json"),
             "feasible": bool(feasible),
             "best": best if feasible else None,
             "nearest": None if feasible else best,
             "with_decisions": _brief(it, asking[0]) if asking and _is_better(it, asking[0], tried) else None,
             "without_change": [verdict.part() for verdict in now],
-            "combinations": [_brief(it, one) for one in tried[:SHOWN]],
             "options": [
                 {
                     "tool_call_id": part.tool_call_id,
@@ -112,9 +115,13 @@ async def combine_options(bench: Workbench, context: ToolContext, args: CombineO
             "growth_note": "more traffic is taken to change neither the size nor the speed of requests",
             "simulated": len(tried) + len(asking),
             "not_simulated": skipped,
-            "left_out": list[JsonValue](left_out),
+            "left_out": [*left_out[:MAX_LEFT_OUT], *([f"and {more} more"] if more else [])],
         }
-        result = it.result(args, [], result_parts)
+
+        async def make(top: int) -> JsonObject:
+            return it.result(args, [], {**shown, "combinations": [_brief(it, one) for one in tried[:top]]})
+
+        result = await bounded(SHOWN, make)
     return ToolOutput(_summary(it, args.goals, tried, feasible=bool(feasible)), result)
 
 

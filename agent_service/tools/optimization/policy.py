@@ -22,7 +22,10 @@ MAX_TTL_S: Final = 366 * 86_400
 MAX_TOKENS: Final = 10_000_000
 """The largest limit of tokens that a rule may name."""
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+MAX_NAME_CHARACTERS: Final = 200
+"""Of a model or feature that a rule names: longer ones are no names."""
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 Names = Annotated[list[Name], Field(max_length=MAX_NAMES)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 

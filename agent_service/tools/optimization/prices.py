@@ -1,7 +1,7 @@
 """The tool price_lookup: what models cost by the catalogue, on a day."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +10,7 @@ from agent_service.engine.tool import ToolContext, ToolOutput
 from agent_service.tools.analysis import Workbench, time_text
 from agent_service.tools.facts import UNITS_PER_USD
 from agent_service.tools.measures import clip
+from agent_service.tools.optimization.bench import utc
 from agent_service.tools.optimization.catalogue import batch_price, context_window, near_names
 from agent_service.tools.optimization.policy import Names
 from agent_service.tools.pricing import KnownModel, PriceSpan, look_up
@@ -30,8 +31,7 @@ async def price_lookup(bench: Workbench, _: ToolContext, args: PriceLookupArgs) 
     """Look up prices."""
     from genai_prices import __version__
 
-    moment = args.date or bench.clock.now()
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    moment = utc(args.date or bench.clock.now())
     names = list(dict.fromkeys(name.strip() for name in args.models))
     entries = await asyncio.to_thread(lambda: [_entry(name, moment) for name in names])
     found = [entry for entry in entries if entry["found"]]

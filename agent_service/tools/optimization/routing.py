@@ -14,7 +14,7 @@ from agent_service.tools.measures import clip
 from agent_service.tools.optimization.bench import Ready, ready
 from agent_service.tools.optimization.catalogue import cheaper_relative, unknown_model
 from agent_service.tools.optimization.options import Level, Lever, option_of, ranked
-from agent_service.tools.optimization.policy import MAX_RULES, Name, Policy, RouteRule
+from agent_service.tools.optimization.policy import MAX_NAME_CHARACTERS, MAX_RULES, Name, Policy, RouteRule
 from agent_service.tools.optimization.simulation import Affected, Simulation
 from agent_service.tools.optimization.words import best_of, names
 from agent_service.tools.roles import Role
@@ -194,11 +194,13 @@ async def _served(simulation: Simulation) -> frozenset[tuple[str, str]]:
 async def _sources(simulation: Simulation) -> list[_Source]:
     rows = await simulation.facts.session.run(
         "SELECT key, CAST(floor(quantile_cont(input_tokens, 0.5)) AS BIGINT), count(DISTINCT feature) FROM sim "
-        f"WHERE key IS NOT NULL AND cost > 0 GROUP BY 1 ORDER BY sum(cost) DESC, 1 LIMIT {MAX_SOURCES}"
+        f"WHERE key IS NOT NULL AND cost > 0 AND length(key) <= {MAX_NAME_CHARACTERS} "
+        f"GROUP BY 1 ORDER BY sum(cost) DESC, 1 LIMIT {MAX_SOURCES}"
     )
     costliest = await simulation.facts.session.run(
         "SELECT key, first(feature ORDER BY spent DESC, feature) FROM (SELECT key, feature, sum(cost) AS spent "
-        "FROM sim WHERE key IS NOT NULL AND feature IS NOT NULL AND cost > 0 GROUP BY ALL) GROUP BY 1"
+        "FROM sim WHERE key IS NOT NULL AND feature IS NOT NULL AND cost > 0 "
+        f"AND length(feature) <= {MAX_NAME_CHARACTERS} GROUP BY ALL) GROUP BY 1"
     )
     features = {str(row[0]): str(row[1]) for row in costliest.rows}
     return [
