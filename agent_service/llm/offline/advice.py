@@ -49,21 +49,23 @@ def _headline(facts: Facts, combined: JsonObject | None, best: JsonObject | None
     total = number(_any(facts), "baseline", "cost_usd")
     if total is None:
         return f"**No saving can be computed for {where}: what its requests cost is not known.**"
-    chosen = best or next((one for one in options if (number(one, "saving_usd") or 0) > 0), None)
+    asked = _object(child(combined, "with_decisions"))
+    chosen = best or asked or next((one for one in options if (number(one, "saving_usd") or 0) > 0), None)
     if chosen is None:
         return f"**In {where}, none of the options that were simulated saves anything of its {money(total)}.**"
     saved = f"{money(number(chosen, 'saving_usd'))} of {money(total)} ({_points(chosen)})"
     goals = children(chosen, "constraints")
-    if child(combined, "feasible") is False and goals:
+    if best is not None and child(combined, "feasible") is False and goals:
         missed = [_missed(goal) for goal in goals if child(goal, "met") is not True]
         lead = "the nearest combination saves" if (number(chosen, "saving_usd") or 0) >= 0 else "the nearest one costs"
         return (
             f"**In {where}, not all goals can be met together: {lead} {saved}, but leaves open: {'; '.join(missed)}.**"
         )
-    if goals:
+    if best is not None and goals:
         tail = ", as far as a usage log can tell" if any(child(goal, "met") is None for goal in goals) else ""
         return f"**In {where}, all goals can be met together{tail}: this saves {saved}.**"
-    return f"**In {where}, up to {saved} can be saved.**"
+    condition = ", if you decide so" if text(chosen, "question") else ""
+    return f"**In {where}, up to {saved} can be saved{condition}.**"
 
 
 def _missed(goal: JsonObject) -> str:

@@ -32,9 +32,12 @@ def write(facts: Facts) -> str:
         lines = _change(change)
     elif compared is not None or looked_up is not None:
         lines = [*_compared(compared), *_prices(looked_up)]
+    elif facts.failed:
+        return f"**{facts.failed[-1].error or facts.failed[-1].summary}**\n"
     else:
         return "\n".join(endings.nothing_worked(facts)).strip() + "\n"
-    ending = [*endings.failures(facts), *endings.missing(facts), *endings.source(facts)]
+    failed = [] if change is not None else endings.failures(facts)
+    ending = [*failed, *endings.missing(facts), *endings.source(facts)]
     first, *rest = lines
     return "\n".join([first, "", *sections.note(facts.dataset), *rest, *ending]).strip() + "\n"
 

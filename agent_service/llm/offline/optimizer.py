@@ -1,12 +1,25 @@
 """The offline model as the optimizations agent: what to simulate, what to combine, and when to write."""
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 from agent_service.engine.events import JsonValue
 from agent_service.engine.intents import Intent
 from agent_service.llm.offline import advice, audits
-from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Thought, Words, child, text
+from agent_service.llm.offline.conversation import (
+    Call,
+    Conversation,
+    Exchange,
+    Saying,
+    Thought,
+    Words,
+    child,
+    children,
+    text,
+)
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.facts import SUCCESS, Facts
 from agent_service.llm.offline.figures import limits, means_tail, prefix_tokens, trim
@@ -21,6 +34,11 @@ _SINGLE: Final = {
     Facet.BATCHING: "simulate_batching",
     Facet.TRIMMING: "simulate_prompt_trim",
 }
+
+_REACH: Final = re.compile(r"reaches from (?P<first>[\d-]{10}T[\d:]{5}) to (?P<last>[\d-]{10}T[\d:]{5})")
+"""What evaluate_change says of data that has nothing on one side."""
+
+_YEAR: Final = re.compile(r"\b(?:19|20)\d\d\b")
 
 MAX_TARGETS: Final = 3
 """Models that are tried as targets."""
@@ -38,6 +56,9 @@ def reply(conversation: Conversation) -> list[Saying]:
     if not done:
         calls, thought = first_calls(understanding, conversation)
         return [Thought(thought), *calls] if calls else [Words(audits.ask_for_a_date(conversation))]
+    again = _other_year(conversation)
+    if again is not None:
+        return [Thought("No year was named, and the data is of another one. I look at that day in it."), again]
     usable = [exchange for exchange in conversation.exchanges if _has_options(exchange)]
     if usable and "combine_options" not in done and _combines(understanding, conversation):
         call = Call(
@@ -156,9 +177,24 @@ def _growth(entities: Entities) -> float:
 
 
 def _combines(understanding: Understanding, conversation: Conversation) -> bool:
-    """Return whether there is something to combine: several kinds of options, or goals to reach."""
-    kinds = {exchange.tool_name for exchange in conversation.exchanges if exchange.tool_name in OPTIONS}
-    return len(kinds) > 1 or _targets(understanding.entities)
+    """Return whether there is something to combine: several options, or goals to reach."""
+    options = [option for exchange in conversation.exchanges for option in children(exchange.result, "options")]
+    return len(options) > 1 or _targets(understanding.entities)
+
+
+def _other_year(conversation: Conversation) -> Call | None:
+    """Return a second look, once, where a day without a year was taken for one that the data does not reach."""
+    looks = [exchange for exchange in conversation.exchanges if exchange.tool_name == "evaluate_change"]
+    reach = _REACH.search(looks[0].error) if len(looks) == 1 else None
+    if reach is None or _YEAR.search(conversation.request):
+        return None
+    moment = datetime.fromisoformat(text(looks[0].args, "change_time"))
+    first, last = (datetime.fromisoformat(reach[name]).replace(tzinfo=UTC) for name in ("first", "last"))
+    for year in range(last.year, first.year - 1, -1):
+        with suppress(ValueError):  # February 29
+            if first <= (moved := moment.replace(year=year)) <= last:
+                return Call("evaluate_change", {**looks[0].args, "change_time": moved.isoformat()})
+    return None
 
 
 def _has_options(exchange: Exchange) -> bool:

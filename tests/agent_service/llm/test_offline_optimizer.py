@@ -9,7 +9,7 @@ import pytest_asyncio
 from agent_service.engine.events import JsonObject
 from agent_service.engine.intents import Intent
 from agent_service.llm.offline import advice, audits, optimizer
-from agent_service.llm.offline.conversation import Call, Conversation, Exchange
+from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Words
 from agent_service.llm.offline.dates import Period
 from agent_service.llm.offline.entities import Entities, Goal
 from agent_service.llm.offline.facts import SUCCESS, Facts
@@ -71,6 +71,18 @@ def test_a_change_is_compared_without_the_filter_of_its_day() -> None:
     assert found == {"evaluate_change": {"dataset_id": "measured-one", "change_time": DAY.isoformat()}}
     assert calls(understanding(Facet.BEFORE_AFTER)) == {}
     assert "When did it change?" in audits.ask_for_a_date(conversation())
+
+
+def test_a_day_without_a_year_is_looked_for_where_the_data_is() -> None:
+    error = "log.csv has no request after … that counts: it reaches from 2024-02-01T00:04 to 2025-10-30T23:44 UTC."
+    arguments: JsonObject = {"change_time": "2026-10-10T00:00:00+00:00"}
+    failed = Exchange("evaluate_change", arguments, "failed", "", None, error)
+    said = optimizer.reply(conversation("was the upgrade on October 10 worth it?", (failed,)))
+    assert said[1:] == [Call("evaluate_change", {"change_time": "2025-10-10T00:00:00+00:00"})]
+    for request, exchanges in (("the upgrade on October 10 2026", (failed,)), ("on October 10", (failed, failed))):
+        (_, words) = optimizer.reply(conversation(request, exchanges))
+        assert isinstance(words, Words)
+        assert words.text == f"**{error}**\n"
 
 
 def test_models_in_question_are_compared() -> None:
