@@ -166,6 +166,7 @@ def _change(result: JsonObject) -> list[str]:
             _figure(measure, "mean_before"),
             _figure(measure, "mean_after"),
             _signed(number(measure, "change_percent")),
+            _signed(number(measure, "same_mix", "change_percent")),
             f"{text(measure, 'direction')}{_chance(measure)}",
         ]
         for measure in children(result, "measures")
@@ -173,7 +174,7 @@ def _change(result: JsonObject) -> list[str]:
     lines += [
         "### Before and after",
         "",
-        *table(["Measure", "Before", "After", "Change", "More than chance?"], rows),
+        *table(["Measure", "Before", "After", "Change", "Within features", "More than chance?"], rows),
         "",
     ]
     sides = [(name, child(result, name)) for name in ("before", "after")]
@@ -188,11 +189,6 @@ def _change(result: JsonObject) -> list[str]:
         for name, side in sides
     ]
     lines += [*table(["Side", "Requests", "Requests per day", "Cost", "p50", "p95", "p99"], rows), ""]
-    adjusted = number(result, "mix", "adjusted", "change_percent")
-    if adjusted is not None:
-        old = money(number(result, "mix", "adjusted", "cost_per_request_before_usd"))
-        new = money(number(result, "mix", "adjusted", "cost_per_request_after_usd"))
-        lines += [f"With the same mix of features on both sides: {old} → {new} per request ({_signed(adjusted)}).", ""]
     return [*lines, text(result, "definition"), ""]
 
 
@@ -210,7 +206,8 @@ def _signed(value: float | None) -> str:
 
 
 def _chance(measure: JsonObject) -> str:
-    p_value = number(measure, "p_value")
+    within = child(measure, "same_mix") is not None
+    p_value = number(measure, "same_mix", "p_value") if within else number(measure, "p_value")
     if p_value is None:
         return ""
     return " (p < 0.001)" if p_value < 0.001 else f" (p = {p_value:.3f})"  # noqa: PLR2004 - smaller says no more

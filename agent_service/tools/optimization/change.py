@@ -13,13 +13,16 @@ from agent_service.tools.analysis import PricedArgs, Workbench, time_text
 from agent_service.tools.facts import UNITS_PER_USD
 from agent_service.tools.measures import clip, number, rounded, whole
 from agent_service.tools.optimization.bench import Ready, ready, utc
-from agent_service.tools.optimization.significance import Sample, compare
+from agent_service.tools.optimization.significance import Difference, Sample, compare, stratified
 from agent_service.tools.roles import Role
 from agent_service.tools.sandbox import Cell
 from agent_service.tools.sandbox_child.sql import sql_text
 
 SIGNIFICANT: Final = 0.01
 """Below this probability a difference is not taken for chance. Strict, for several measures are judged at once."""
+
+MAX_STRATA: Final = 1_000
+"""Features, the most frequent, within which before and after are compared."""
 
 SHOWN_SHARES: Final = 8
 """Models or features whose shares are shown."""
@@ -77,8 +80,9 @@ async def evaluate_change(bench: Workbench, context: ToolContext, args: Evaluate
             "mix": await _mix(it),
             "verdict": verdict,
             "definition": "Welch's test of the means, two-sided, normal approximation; for a share that is the test of "
-            f"two proportions. Chance is ruled out below p = {SIGNIFICANT:g}. It shows a difference, not its cause: "
-            "whatever else changed on that day is in it.",
+            "two proportions. Where features are known, requests are compared within each, so that another mix of them "
+            f"is not taken for a change. Chance is ruled out below p = {SIGNIFICANT:g}. It shows a difference, not its "
+            "cause: whatever else changed on that day is in it.",
         }
         lacking = it.facts.missing(Role.LATENCY, Role.STATUS, Role.INPUT_TOKENS, Role.OUTPUT_TOKENS)
         result = it.result(args, lacking, parts)
@@ -146,13 +150,9 @@ async def _measured(it: Ready, measure: _Measure) -> JsonObject | None:
         return None
     before, after = samples
     found = compare(before, after)
-    direction = "no clear difference"
-    if found.p_value is None:
-        direction = "too few requests to tell"
-    elif found.p_value < SIGNIFICANT:
-        rises = found.difference > 0
-        names = ("worse", "better") if measure.good else ("less", "more")
-        direction = names[rises == (measure.good >= 0)]
+    strata = await _strata(it, measure)
+    same_mix = stratified(strata) if strata else None
+    judged = same_mix or found
     return {
         "name": measure.name,
         "unit": measure.unit,
@@ -164,9 +164,56 @@ async def _measured(it: Ready, measure: _Measure) -> JsonObject | None:
         "difference_high": rounded(found.high, 9),
         "measured_before": before.count,
         "measured_after": after.count,
-        "p_value": None if found.p_value is None else rounded(found.p_value, 6),
-        "direction": direction,
+        "p_value": _p(found),
+        "same_mix": _same_mix(strata, same_mix),
+        "judged_by": "within features" if same_mix else "all requests",
+        "direction": _direction(measure, judged),
     }
+
+
+def _same_mix(strata: Sequence[tuple[Sample, Sample]], found: Difference | None) -> JsonObject | None:
+    """Return the difference within features, at the mix of features after."""
+    if found is None:
+        return None
+    requests = sum(after.count for _, after in strata)
+    before = sum(after.count * before.mean for before, after in strata) / requests
+    return {
+        "features": len(strata),
+        "mean_before": rounded(before, 9),
+        "mean_after": rounded(before + found.difference, 9),
+        "change_percent": rounded(100 * found.difference / before, 2) if before else None,
+        "p_value": _p(found),
+    }
+
+
+def _p(found: Difference) -> float | None:
+    return None if found.p_value is None else rounded(found.p_value, 6)
+
+
+def _direction(measure: _Measure, found: Difference) -> str:
+    if found.p_value is None:
+        return "too few requests to tell"
+    if found.p_value >= SIGNIFICANT:
+        return "no clear difference"
+    names = ("worse", "better") if measure.good else ("less", "more")
+    return names[(found.difference > 0) == (measure.good >= 0)]
+
+
+async def _strata(it: Ready, measure: _Measure) -> list[tuple[Sample, Sample]]:
+    """Return the measure by feature, before and after: those features that are used on both sides."""
+    if not it.has(Role.FEATURE):
+        return []
+    sides = ", ".join(
+        f"count(value) FILTER (WHERE {side}), avg(value) FILTER (WHERE {side}), var_samp(value) FILTER (WHERE {side})"
+        for side in ("NOT is_after", "is_after")
+    )
+    rows = await it.facts.session.run(
+        f"SELECT {sides} FROM (SELECT feature, is_after, ({measure.sql})::DOUBLE AS value FROM sides "
+        "WHERE feature IS NOT NULL) GROUP BY feature HAVING count(value) FILTER (WHERE is_after) > 1 "
+        "AND count(value) FILTER (WHERE NOT is_after) > 1 "
+        f"ORDER BY count(value) DESC, feature LIMIT {MAX_STRATA}"
+    )
+    return [(_sample(row[:3], measure.factor), _sample(row[3:], measure.factor)) for row in rows.rows]
 
 
 def _sample(cells: Sequence[Cell], factor: float) -> Sample:
@@ -197,7 +244,7 @@ def _verdict(measures: list[JsonObject]) -> JsonObject:
 
 
 async def _mix(it: Ready) -> JsonObject:
-    """Return how the shares of models and features moved, and what the mix of features alone did to the cost."""
+    """Return how the shares of models and features moved."""
     found: dict[str, JsonValue] = {}
     for name, column, role in (("model", "key", Role.MODEL), ("feature", "feature", Role.FEATURE)):
         if not it.has(role):
@@ -208,7 +255,12 @@ async def _mix(it: Ready) -> JsonObject:
             f"avg(cost) FILTER (WHERE is_after) FROM sides WHERE {column} IS NOT NULL GROUP BY 1 "
             f"ORDER BY count(*) DESC, 1 LIMIT {SHOWN_SHARES}"
         )
-        totals = [sum(whole(row[index]) or 0 for row in rows.rows) or 1 for index in (1, 2)]
+        (counts,) = (
+            await it.facts.session.run(
+                f"SELECT count_if(NOT is_after), count_if(is_after) FROM sides WHERE {column} IS NOT NULL"
+            )
+        ).rows
+        totals = [whole(cell) or 1 for cell in counts]
         found[name] = [
             {
                 "name": clip(str(row[0])),
@@ -219,36 +271,7 @@ async def _mix(it: Ready) -> JsonObject:
             }
             for row in rows.rows
         ]
-    found["adjusted"] = await _adjusted(it)
     return found
-
-
-async def _adjusted(it: Ready) -> JsonObject | None:
-    """Return the cost per request before, at the mix of features after; None without features or prices.
-
-    Only features that occur on both sides count, on both sides.
-    """
-    if not it.has(Role.FEATURE):
-        return None
-    (row,) = (
-        await it.facts.session.run(
-            "SELECT sum(n * old), sum(n * new), sum(n), count(*) FROM ("
-            "SELECT feature, count(cost) FILTER (WHERE is_after) AS n, avg(cost) FILTER (WHERE NOT is_after) AS old, "
-            "avg(cost) FILTER (WHERE is_after) AS new FROM sides "
-            "WHERE feature IS NOT NULL GROUP BY 1) WHERE old IS NOT NULL AND new IS NOT NULL"
-        )
-    ).rows
-    old, new, requests, features = row
-    if old is None or new is None or not number(old):
-        return None
-    return {
-        "features": whole(features),
-        "cost_per_request_before_usd": rounded(number(old) / number(requests) / UNITS_PER_USD, 9),
-        "cost_per_request_after_usd": rounded(number(new) / number(requests) / UNITS_PER_USD, 9),
-        "change_percent": rounded(100 * (number(new) / number(old) - 1), 2),
-        "note": "the cost per request of each feature before, weighted by how often the feature is used after: "
-        "what is left is not explained by a change of the mix of features",
-    }
 
 
 def _mean(cell: Cell) -> float | None:

@@ -1,5 +1,6 @@
-"""Whether two means differ by more than chance: Welch's test."""
+"""Whether two means differ by more than chance: Welch's test, within strata where there are any."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erfc, sqrt
 from typing import Final
@@ -32,9 +33,23 @@ class Difference:
 
 def compare(before: Sample, after: Sample) -> Difference:
     """Compare two means, two-sided, with the normal approximation. Both samples must have values."""
-    difference = after.mean - before.mean
-    error = sqrt(before.variance / before.count + after.variance / after.count)
+    return stratified([(before, after)])
+
+
+def stratified(strata: Sequence[tuple[Sample, Sample]]) -> Difference:
+    """Compare before and after within each stratum, weighted by how many values the stratum has after.
+
+    So a change in how often each stratum occurs is not taken for a change of the values. There must be values on both
+    sides of each stratum.
+    """
+    total = sum(after.count for _, after in strata)
+    difference, variance = 0.0, 0.0
+    for before, after in strata:
+        weight = after.count / total
+        difference += weight * (after.mean - before.mean)
+        variance += weight**2 * (before.variance / before.count + after.variance / after.count)
+    error = sqrt(variance)
     p_value = None
-    if min(before.count, after.count) >= MIN_SAMPLE:
+    if min(total, sum(before.count for before, _ in strata)) >= MIN_SAMPLE:
         p_value = erfc(abs(difference) / error / sqrt(2)) if error else float(difference == 0)
     return Difference(difference, difference - NORMAL_95 * error, difference + NORMAL_95 * error, p_value)

@@ -145,7 +145,7 @@ async def test_single_looks_in_words(tools: OptimizationBench) -> None:
     assert "| 1 hour | 22 | 91.7 % | $0.030316 | 91.7 % |" in text
     text = audits.write(await written(tools, Call("evaluate_change", {"change_time": DAY.isoformat()})))
     assert text.startswith("**No clear difference between before and after, since 2026-05-10 00:00 UTC in log.csv.**")
-    assert "| Cost per request, mean | $0.0026 | $0.000156 | -94.0 % | too few requests to tell |" in text
+    assert "| Cost per request, mean | $0.0026 | $0.000156 | -94.0 % | -94.0 % | too few requests to tell |" in text
     text = audits.write(await written(tools, Call("forecast_capacity", {"growth_percent": 50, "rpm_limit": 1})))
     assert text.startswith("**In log.csv, at +50 % traffic, it does not fit: 2 requests per minute where 1 are allowed")
     text = audits.write(await written(tools, Call("compare_models", {"candidates": ["gpt-4o-mini", "nope"]})))

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from agent_service.engine.tool import ToolError
 from agent_service.tools.analysis import MAX_RESULT_BYTES
 from agent_service.tools.facts import UNITS_PER_USD
-from agent_service.tools.optimization.combination import MAX_COMBINATIONS, MAX_OPTIONS
 from agent_service.tools.optimization.constraints import Goals, is_feasible, judge, preference
 from agent_service.tools.optimization.policy import (
     BatchRule,
@@ -26,6 +25,7 @@ from agent_service.tools.optimization.policy import (
     TrimRule,
     combine,
 )
+from agent_service.tools.optimization.selection import MAX_COMBINATIONS, MAX_OPTIONS
 from agent_service.tools.optimization.simulation import Affected, Baseline, Outcome, Simulation, Speed
 from tests.support.datasets import items, number, part
 from tests.support.optimization import OptimizationBench, Request, hits, log, price

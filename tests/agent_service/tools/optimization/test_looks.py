@@ -159,26 +159,28 @@ async def test_before_and_after_against_the_statistics_module(bench: Optimizatio
     }
     assert str(part(result, "verdict", "words")).startswith("A trade: better cost per request, latency, worse error")
     assert number(result, "before", "latency_ms", "p95") == pytest.approx(percentile(values[0], 0.95))
-    assert number(result, "mix", "model", 0, "share_after") == 1.0
+    assert {entry["name"]: entry["share_after"] for entry in items(result, "mix", "model")} == {
+        "gpt-4o-mini": 1.0,
+        "gpt-4o": 0.0,
+    }
 
 
-async def test_the_mix_of_features_is_told_apart_from_the_change(bench: OptimizationBench) -> None:
-    cheap = Request(DAY, "gpt-4o", "chat", 1_000, 0)
-    dear = Request(DAY, "gpt-4o", "report", 9_000, 0)
-    before = [cheap] * 3 + [dear]
-    after = [cheap] + [dear] * 3
-    early = [row.line.replace("2026-05-10", "2026-05-09") for row in before]
-    content = table(
-        "timestamp,model,feature,input_tokens,output_tokens,cached_tokens,latency_ms,status,prompt_hash",
-        *early,
-        *(row.line for row in after),
-    )
-    result = await bench.found("evaluate_change", dataset_id=await put(bench, content), change_time="2026-05-10")
-    # Each feature costs what it did: all of the difference is in the mix.
-    assert number(result, "mix", "adjusted", "change_percent") == 0
+async def test_a_change_of_the_mix_of_features_is_not_taken_for_one_of_cost(bench: OptimizationBench) -> None:
+    rows = [
+        Request(DAY + sign * timedelta(minutes=number), "gpt-4o", feature, size + number % 3, 0)
+        for sign, feature, size, count in ((-1, "chat", 1_000, 60), (-1, "report", 9_000, 20),
+                                           (1, "chat", 1_000, 20), (1, "report", 9_000, 60))
+        for number in range(1, count + 1)
+    ]  # fmt: skip
+    result = await bench.found("evaluate_change", dataset_id=await put(bench, log(rows)), change_time="2026-05-10")
     (cost,) = [measure for measure in items(result, "measures") if measure["name"] == "cost_per_request"]
-    assert number(cost, "change_percent") > 0
-    assert cost["direction"] == "too few requests to tell"
+    # Each feature costs what it did: all of the difference is in the mix.
+    assert number(cost, "change_percent") > 100
+    assert number(cost, "p_value") < 0.01
+    assert abs(number(cost, "same_mix", "change_percent")) < 0.1
+    assert cost["direction"] == "no clear difference"
+    shares = {entry["name"]: (entry["share_before"], entry["share_after"]) for entry in items(result, "mix", "feature")}
+    assert shares == {"chat": (0.75, 0.25), "report": (0.25, 0.75)}
 
 
 @pytest.mark.parametrize("day", ["2026-05-01", "2026-06-01"], ids=["none-before", "none-after"])

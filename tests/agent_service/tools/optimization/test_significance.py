@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_service.tools.optimization.significance import MIN_SAMPLE, Sample, compare
+from agent_service.tools.optimization.significance import MIN_SAMPLE, Sample, compare, stratified
 
 
 def test_chance_is_judged_from_thirty_values_on() -> None:
@@ -26,3 +26,11 @@ def test_a_comparison_is_symmetric(one: Sample, two: Sample) -> None:
     assert there.difference == -back.difference
     assert there.p_value == back.p_value
     assert there.low <= there.difference <= there.high
+
+
+def test_strata_are_weighted_by_what_comes_after() -> None:
+    found = stratified([(Sample(90, 1, 4), Sample(10, 2, 4)), (Sample(10, 10, 9), Sample(30, 10, 9))])
+    assert found.difference == pytest.approx(0.25 * 1)
+    # 0.25² · (4 / 90 + 4 / 10) + 0.75² · (9 / 10 + 9 / 30)
+    error = (0.0625 * (4 / 90 + 0.4) + 0.5625 * 1.2) ** 0.5
+    assert found.high - found.difference == pytest.approx(1.959964 * error)
