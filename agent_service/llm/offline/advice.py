@@ -30,11 +30,14 @@ def write(understanding: Understanding, facts: Facts) -> str:
     options = _options(facts)
     lines = [_headline(facts, combined, best, options), "", *sections.note(facts.dataset)]
     lines += _baseline(facts)
+    if number(_any(facts), "baseline", "cost_usd") is None:
+        # Rules without a saving are no options.
+        best, options = None, []
     if best is not None:
         lines += [*_parts(best), *_goals(combined, best)]
     lines += _decisions(combined)
     lines += _table(options)
-    if facts.of("simulate_caching") is not None and (Facet.CACHING in understanding.facets or len(options) <= 2):  # noqa: PLR2004
+    if Facet.CACHING in understanding.facets:
         lines += audits.caching(facts.of("simulate_caching"))
     lines += _risks(best, options)
     lines += _questions(options)

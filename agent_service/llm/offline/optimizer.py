@@ -108,8 +108,9 @@ def _simulation(
     entities = understanding.entities
     arguments = dict(data)
     if tool == "simulate_routing":
-        if entities.models:
-            arguments["targets"] = list(entities.models[:MAX_TARGETS])
+        targets = [name for name in entities.models if name != entities.assume_model]
+        if targets:
+            arguments["targets"] = targets[:MAX_TARGETS]
         if any(goal.metric == "latency" for goal in entities.goals):
             arguments["faster"] = True
     elif tool == "simulate_caching":

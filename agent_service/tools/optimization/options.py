@@ -1,6 +1,6 @@
 """Options: a policy simulated over the rows, with everything that a decision about it needs. All have one shape."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, Literal, TypeAlias
@@ -194,6 +194,20 @@ def unsimulated(outcome: Outcome) -> list[str]:
         return []
     why = "have a recorded cost, but no model and tokens with a catalogue price: they count as unchanged"
     return [f"{outcome.unsimulated:,} requests {why}. Supply model, input_tokens and output_tokens for them."]
+
+
+def is_worth_it(one: JsonObject) -> bool:
+    """Return whether an option saves something, or makes the usual request faster."""
+    return float(str(one["saving_usd"])) > 0 or faster_ms(one) > 0
+
+
+def faster_ms(one: JsonObject) -> float:
+    """Return by how many ms the median falls, as far as it is known."""
+    speed = one.get("latency")
+    before, after = (speed.get("before"), speed.get("after")) if isinstance(speed, Mapping) else (None, None)
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return 0.0
+    return float(str(before["p50"])) - float(str(after["p50"]))
 
 
 def ranked(found: Sequence[JsonObject]) -> list[JsonValue]:

@@ -13,7 +13,7 @@ from agent_service.tools.analysis import PricedArgs, Workbench, bounded
 from agent_service.tools.measures import clip
 from agent_service.tools.optimization.bench import Ready, ready
 from agent_service.tools.optimization.catalogue import cheaper_relative, unknown_model
-from agent_service.tools.optimization.options import Level, Lever, option_of, ranked
+from agent_service.tools.optimization.options import Level, Lever, is_worth_it, option_of, ranked
 from agent_service.tools.optimization.policy import MAX_NAME_CHARACTERS, MAX_RULES, Name, Policy, RouteRule
 from agent_service.tools.optimization.simulation import Affected, Simulation
 from agent_service.tools.optimization.words import best_of, names
@@ -81,6 +81,8 @@ async def simulate_routing(bench: Workbench, context: ToolContext, args: Simulat
         options = [await _option(it.simulation, id_, title, policy, served) for id_, title, policy in policies]
         lacking = [] if args.rules else it.facts.missing(Role.FEATURE)
         lacking += [] if args.assume_model else it.facts.missing(Role.MODEL)
+        if not args.rules and any(is_worth_it(one) for one in options):
+            options = [one for one in options if is_worth_it(one)]
         ordered = ranked(options)
 
         async def make(top: int) -> JsonObject:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.tool import ToolError, ToolRecord
-from agent_service.tools.optimization.options import LEVELS, SIZES, Level, Lever, Size
+from agent_service.tools.optimization.options import LEVELS, SIZES, Level, Lever, Size, faster_ms
 from agent_service.tools.optimization.policy import Policy
 
 MAX_OPTIONS: Final = 12
@@ -93,7 +93,7 @@ def parts_of(
             key = str(option.get("id"))
             if wanted and not {(record.tool_call_id, key), (record.tool_call_id, "")} & wanted:
                 continue
-            lever, alone, faster = _lever(option), float(str(option.get("saving_usd", 0))), _faster(option)
+            lever, alone, faster = _lever(option), float(str(option.get("saving_usd", 0))), faster_ms(option)
             if lever is None:
                 left_out.append(f"{key}: its rules cannot be read")
             elif alone <= 0 and faster <= 0:
@@ -143,15 +143,6 @@ def _rows_of(result: JsonObject) -> tuple[JsonValue, ...]:
             value = of.get(name) if isinstance(of, Mapping) else None
             found.append(tuple(value) if isinstance(value, list | tuple) else value)
     return tuple(found)
-
-
-def _faster(option: JsonObject) -> float:
-    """Return by how many ms the median falls, as far as it is known."""
-    speed = option.get("latency")
-    before, after = (speed.get("before"), speed.get("after")) if isinstance(speed, Mapping) else (None, None)
-    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
-        return 0.0
-    return float(str(before["p50"])) - float(str(after["p50"]))
 
 
 def _lever(option: JsonObject) -> Lever | None:

@@ -90,6 +90,14 @@ def test_models_in_question_are_compared() -> None:
     assert found["compare_models"]["candidates"] == ["gpt-4o-mini"]
 
 
+def test_the_assumed_model_is_no_target() -> None:
+    assumed = Entities(models=("gpt-4o",), assume_model="gpt-4o")
+    assert calls(understanding(Facet.ROUTING, entities=assumed))["simulate_routing"] == {
+        "dataset_id": "measured-one",
+        "assume_model": "gpt-4o",
+    }
+
+
 @pytest.mark.parametrize(
     ("request_", "found"),
     [

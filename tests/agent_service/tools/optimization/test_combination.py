@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from agent_service.engine.tool import ToolError
 from agent_service.tools.analysis import MAX_RESULT_BYTES
 from agent_service.tools.facts import UNITS_PER_USD
 from agent_service.tools.optimization.constraints import Goals, is_feasible, judge, preference
+from agent_service.tools.optimization.options import Lever
 from agent_service.tools.optimization.policy import (
     BatchRule,
     CacheRule,
@@ -25,7 +27,15 @@ from agent_service.tools.optimization.policy import (
     TrimRule,
     combine,
 )
-from agent_service.tools.optimization.selection import MAX_COMBINATIONS, MAX_OPTIONS
+from agent_service.tools.optimization.selection import (
+    MAX_COMBINATIONS,
+    MAX_OPTIONS,
+    MAX_TOGETHER,
+    MIN_COMBINATIONS,
+    ROW_BUDGET,
+    Part,
+    sets_of,
+)
 from agent_service.tools.optimization.simulation import Affected, Baseline, Outcome, Simulation, Speed
 from tests.support.datasets import items, number, part
 from tests.support.optimization import OptimizationBench, Request, hits, log, price
@@ -202,13 +212,20 @@ ROWS = (
 )
 
 
-@pytest_asyncio.fixture
-async def bench() -> AsyncIterator[OptimizationBench]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one_bench() -> AsyncIterator[OptimizationBench]:
     async with OptimizationBench() as bench:
         await bench.put("log.csv", log(ROWS))
         yield bench
 
 
+@pytest.fixture
+def bench(one_bench: OptimizationBench) -> OptimizationBench:
+    one_bench.records.clear()
+    return one_bench
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_options_are_simulated_together_and_never_added(bench: OptimizationBench) -> None:
     route = await bench.found("simulate_routing", rules=[{"target": "gpt-4o-mini"}])
     cache = await bench.found("simulate_caching")
@@ -224,6 +241,7 @@ async def test_options_are_simulated_together_and_never_added(bench: Optimizatio
     assert {str(entry["tool_call_id"]) for entry in items(best, "parts")} == {"call-1", "call-2"}
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_goals_that_cannot_be_met_are_said_with_what_comes_nearest(bench: OptimizationBench) -> None:
     await bench.run("simulate_caching")
     output = await bench.run("combine_options", goals={"cost_change_percent": -90, "growth_percent": 30})
@@ -239,6 +257,7 @@ async def test_goals_that_cannot_be_met_are_said_with_what_comes_nearest(bench: 
     assert output.summary.startswith("log.csv: not all goals can be met; nearest:")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_what_needs_a_decision_is_not_taken_for_granted(bench: OptimizationBench) -> None:
     await bench.run("simulate_batching")
     await bench.run("simulate_caching")
@@ -248,6 +267,7 @@ async def test_what_needs_a_decision_is_not_taken_for_granted(bench: Optimizatio
     assert number(result, "with_decisions", "saving_usd") > number(result, "best", "saving_usd")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_options_are_cited_not_retyped(bench: OptimizationBench) -> None:
     with pytest.raises(ToolError, match="no option to combine yet"):
         await bench.run("combine_options")
@@ -260,6 +280,7 @@ async def test_options_are_cited_not_retyped(bench: OptimizationBench) -> None:
     assert part(result, "best", "option_ids") == ["trim-to-limit"]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_options_over_other_rows_are_left_out(bench: OptimizationBench) -> None:
     await bench.run("simulate_caching", features=["chat"])
     await bench.run("simulate_prompt_trim", max_input_tokens=5_000)
@@ -268,20 +289,38 @@ async def test_options_over_other_rows_are_left_out(bench: OptimizationBench) ->
     assert "other rows" in str(part(result, "left_out", 0))
 
 
-async def test_everything_is_bounded() -> None:
-    rows = [
-        Request(DAY + timedelta(hours=hour), model, feature, 1_000 + 100 * hour, 100, prompt="a")
-        for hour in range(20)
-        for model in ("gpt-4o", "claude-sonnet-4-5", "gemini-2.5-pro")
-        for feature in ("chat", "mail", "x" * 201)
+def part_of(number: int, *, asks: bool = False) -> Part:
+    name = f"model-{number:02}"
+    policy = Policy(routes=[RouteRule(models=[name], target="gpt-4o-mini")])
+    lever = Lever(name, "routing", name, policy, "low", "", "S", "", "", question="May it wait?" if asks else "")
+    return Part("call-1", lever, 1.0 + number, 0.0)
+
+
+def test_sets_are_bounded_by_number_and_by_rows() -> None:
+    parts = [part_of(number, asks=number > 9) for number in range(MAX_OPTIONS)]
+    decided, asking, skipped = sets_of(parts, 1)
+    assert len(decided) + len(asking) == MAX_COMBINATIONS
+    assert all(any(one.lever.question for one in chosen) for chosen in asking)
+    assert not any(one.lever.question for chosen in decided for one in chosen)
+    every = sum(math.comb(MAX_OPTIONS, size) for size in range(1, MAX_TOGETHER + 1))
+    assert skipped == every - MAX_COMBINATIONS
+    assert max(map(len, decided)) == MAX_TOGETHER
+    for rows, sets in ((ROW_BUDGET // 20, 20), (ROW_BUDGET, MIN_COMBINATIONS), (10 * ROW_BUDGET, MIN_COMBINATIONS)):
+        assert sum(map(len, sets_of(parts, rows)[:2])) == sets
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_so_many_options_are_combined_and_the_rest_is_named(bench: OptimizationBench) -> None:
+    await bench.run("simulate_prompt_trim", max_input_tokens=5_000)
+    (record,) = bench.records
+    (option,) = items(record.result or {}, "options")
+    limits = range(5_000, 5_000 + MAX_OPTIONS + 1)
+    options = [
+        {**option, "id": f"trim-{limit}", "how": Policy(trims=[TrimRule(max_input_tokens=limit)]).as_data()}
+        for limit in limits
     ]
-    async with OptimizationBench() as bench:
-        await bench.put("log.csv", log(rows))
-        for tool in ("simulate_routing", "simulate_caching", "simulate_batching", "simulate_prompt_trim"):
-            await bench.run(tool)
-        result = await bench.found("combine_options")
-    assert number(result, "simulated") == MAX_COMBINATIONS
-    assert number(result, "not_simulated") > 0
-    assert len(items(result, "options")) == MAX_OPTIONS
-    assert f"only {MAX_OPTIONS} are combined" in str(part(result, "left_out"))
+    bench.records[:] = [replace(record, result={**(record.result or {}), "options": options})]
+    result = await bench.found("combine_options")
+    assert len(items(result, "options")) == number(result, "simulated") == MAX_OPTIONS
+    assert str(part(result, "left_out", 0)).endswith(f"only {MAX_OPTIONS} are combined")
     assert len(json.dumps(result, ensure_ascii=False).encode()) <= MAX_RESULT_BYTES

@@ -194,8 +194,21 @@ async def test_a_month_is_thirty_mean_days(bench: OptimizationBench) -> None:
 
 
 async def test_results_stay_small(bench: OptimizationBench) -> None:
+    rows = [
+        Request(DAY, model, feature * 200, 1_000, 100)
+        for model in ("gpt-4o", "claude-sonnet-4-5", "gemini-2.5-pro")
+        for feature in "äöüß"
+    ]
     targets = ["gpt-4o-mini", "gemini-2.5-flash", "claude-haiku-4-5"]
-    data = (await bench.put("sample.csv.gz", SAMPLE_PATH.read_bytes())).file_id
-    result = await bench.found("simulate_routing", dataset_id=data, targets=targets, faster=True)
+    result = await bench.found("simulate_routing", dataset_id=await put(bench, log(rows)), targets=targets)
     assert len(json.dumps(result, ensure_ascii=False).encode()) <= MAX_RESULT_BYTES
     assert number(result, "options_not_shown") > 0
+
+
+async def test_a_name_that_is_too_long_for_a_rule_is_passed_over(bench: OptimizationBench) -> None:
+    rows = [Request(DAY, "gpt-4o", name, 1_000, 100) for name in ("x" * 201, "x" * 201, "chat")]
+    result = await bench.found("simulate_routing", dataset_id=await put(bench, log(rows)))
+    by_feature = [
+        part(one, "how", "routes", 0, "features") for one in items(result, "options") if "feature" in str(one["id"])
+    ]
+    assert by_feature == [["chat"]]
