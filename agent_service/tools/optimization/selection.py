@@ -21,10 +21,10 @@ MAX_TOGETHER: Final = 5
 MAX_COMBINATIONS: Final = 80
 """Combinations that are simulated."""
 
-MIN_COMBINATIONS: Final = 12
+MIN_COMBINATIONS: Final = 8
 """Combinations that are simulated however many rows there are."""
 
-ROW_BUDGET: Final = 20_000_000
+ROW_BUDGET: Final = 12_000_000
 """Rows times combinations that one call may simulate."""
 
 SIMULATIONS: Final = frozenset({"simulate_routing", "simulate_caching", "simulate_batching", "simulate_prompt_trim"})
