@@ -23,6 +23,7 @@ from agent_service.api.jwks import JwksKeys
 from agent_service.api.options import ApiOptions, TlsFiles
 from agent_service.api.server import AddressInUseError, ApiServer, Engine
 from agent_service.api.wire import ProtoCodec
+from agent_service.catalogue import open_models, open_registry
 from agent_service.engine.agent import Agent
 from agent_service.engine.attempt import Attempts, RunSupervisor
 from agent_service.engine.broadcast import Broadcast
@@ -37,7 +38,7 @@ from agent_service.engine.threads import Threads
 from agent_service.engine.tool import Tool
 from agent_service.engine.worker import Worker
 from agent_service.llm.loop import ModelLoop
-from agent_service.llm.models import Models, ModelSetupError, ModelSource
+from agent_service.llm.models import ModelSetupError, ModelSource
 from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
 from agent_service.settings import Settings, StartError, development_secret
@@ -102,14 +103,18 @@ async def open_app(
     `agents` and `tools` come beside ours; `models`, `supervisor` and `opener` replace ours.
     """
     clock, ids, codec, metrics = SystemClock(), SystemIds(), ProtoCodec(), CollectorRegistry()
-    models = models or Models([settings.model])
-    with _data_dir(settings):
-        storage = await opener(settings.database_url, settings.data_dir)
-    place = Workplace()
-    try:
+    async with AsyncExitStack() as stack:
+        if models is None:
+            models = await stack.enter_async_context(open_models(settings, metrics))
+        with _data_dir(settings):
+            storage = await opener(settings.database_url, settings.data_dir)
+        stack.push_async_callback(storage.close)
+        place = Workplace()
+        stack.push_async_callback(place.close)
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        registry = Registry([*OWN_AGENTS, *agents], [*own_tools(storage, place, clock), *tools])
+        given = [*own_tools(storage, place, clock), *tools]
+        registry = await stack.enter_async_context(open_registry(settings, [*OWN_AGENTS, *agents], given, metrics))
         _check_timeouts(settings, registry)
         attempts = Attempts(
             storage=storage,
@@ -118,7 +123,7 @@ async def open_app(
             supervisor=supervisor
             or Supervisor(
                 registry=registry,
-                loop=ModelLoop(models),
+                loop=ModelLoop(models, step_timeout_ms=round(settings.agent_execution_timeout_s * 1000)),
                 clock=clock,
                 step_timeout_ms=round(settings.agent_execution_timeout_s * 1000),
             ),
@@ -168,9 +173,6 @@ async def open_app(
                 yield App(server, runs, worker, port)
             finally:
                 await server.stop(CLOSE_GRACE_S)
-    finally:
-        await place.close()
-        await storage.close()
 
 
 @asynccontextmanager

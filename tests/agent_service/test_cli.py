@@ -46,6 +46,16 @@ def ask(apex: Deployment, user: str, *arguments: str) -> Finished:
     return run_apex(*arguments, APEX_AGENT_TARGET=apex.grpc_target, APEX_TOKEN=apex.token(user))
 
 
+def test_the_agents_and_tools_are_listed(apex: Deployment) -> None:
+    told = ask(apex, "ann", "agents")
+    assert told.code == 0
+    lines = told.out.splitlines()
+    assert any(line.startswith("data: Measures") for line in lines)
+    assert any(line.startswith("usage_summary (read_only, ") for line in lines)
+    catalogue = json_format.Parse(ask(apex, "ann", "agents", "--json").out, pb.ListAgentsResponse())
+    assert {agent.name for agent in catalogue.agents} >= {"supervisor", "triage", "data"}
+
+
 def asking(apex: Deployment, user: str, output_file: Path, *arguments: str) -> ChildProcess:
     """Start a command of the terminal client as a user."""
     env = {"APEX_AGENT_TARGET": apex.grpc_target, "APEX_TOKEN": apex.token(user)}

@@ -60,6 +60,9 @@ class ClumsyModels:
 
     names = ("clumsy",)
 
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        return ()
+
     def get(self, name: str = "") -> Model:
         return FunctionModel(stream_function=speak)
 

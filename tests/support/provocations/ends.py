@@ -95,6 +95,9 @@ class BrokenModels:
 
     names = ("broken",)
 
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        return ()
+
     def get(self, name: str = "") -> Model:
         async def stream(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
             if messages:
