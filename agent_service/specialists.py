@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from agent_service.agents.data import DATA
+from agent_service.agents.optimizations import OPTIMIZATIONS
 from agent_service.agents.supervisor import SUPERVISOR
 from agent_service.agents.synthetic_data import SYNTHETIC_DATA
 from agent_service.agents.triage import TRIAGE
@@ -15,11 +16,12 @@ from agent_service.engine.ports import Clock
 from agent_service.engine.tool import Tool
 from agent_service.tools.analysis import Workbench
 from agent_service.tools.data import data_tools
+from agent_service.tools.optimization.tools import optimization_tools
 from agent_service.tools.sandbox import Sandbox, SandboxLimits
 from agent_service.tools.synthetic.tools import synthetic_tools
 from storage.interfaces import Storage
 
-OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA, SYNTHETIC_DATA)
+OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA, OPTIMIZATIONS, SYNTHETIC_DATA)
 """The supervisor, and the agents that it hands requests to."""
 
 
@@ -44,5 +46,6 @@ def own_tools(storage: Storage, place: Workplace, clock: Clock) -> tuple[Tool[Ba
     bench = Workbench(storage.files, place.reader, clock)
     return (
         *data_tools(bench),
+        *optimization_tools(bench),
         *synthetic_tools(bench, place.maker),
     )

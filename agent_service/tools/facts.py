@@ -2,7 +2,8 @@
 
 The view `f` has every canonical column (NULL where the dataset has none) for the rows that the filter lets through:
 ts TIMESTAMP (UTC), input_tokens, output_tokens, cached_tokens BIGINT, model, status, feature, customer VARCHAR,
-latency DOUBLE (ms), given HUGEINT (recorded cost in `UNITS_PER_USD`), failed BOOLEAN.
+latency DOUBLE (ms), given HUGEINT (recorded cost in `UNITS_PER_USD`), failed BOOLEAN, prompt UBIGINT (a hash: equal
+prompts have equal numbers, and the text itself is not kept).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ COLUMNS: Mapping[Role, tuple[str, str]] = {
     Role.STATUS: ("status", "VARCHAR"),
     Role.FEATURE: ("feature", "VARCHAR"),
     Role.USER: ("customer", "VARCHAR"),
+    Role.PROMPT: ("prompt", "UBIGINT"),
 }
 
 
@@ -127,6 +129,8 @@ def _misfits(profiles: Sequence[Profile], usable: Mapping[Role, Reading]) -> dic
 def _stored(role: Role, reading: Reading) -> str:
     if role is Role.COST:
         return f"CAST({reading.expression} * CAST({UNITS_PER_USD} AS DECIMAL(16,0)) AS HUGEINT)"
+    if role is Role.PROMPT:
+        return f"CASE WHEN {reading.expression} IS NOT NULL THEN hash({reading.expression}) END"
     return reading.expression
 
 
