@@ -13,7 +13,7 @@ from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.ports import Clock
 from agent_service.engine.tool import ToolContext
 from agent_service.tools.datasets import Chosen, local_path, resolve
-from agent_service.tools.facts import Facts, RowFilter, load
+from agent_service.tools.facts import Extra, Facts, RowFilter, load
 from agent_service.tools.measures import Groups, Latency, Totals, clip
 from agent_service.tools.pricing import Pricing
 from agent_service.tools.roles import Missing, Sufficiency
@@ -123,11 +123,13 @@ class Workbench:
                 return
 
     @asynccontextmanager
-    async def load(self, context: ToolContext, args: FilteredArgs) -> AsyncIterator[tuple[Opened, Facts]]:
-        """Open the dataset and read its rows. Raises `ToolError`."""
+    async def load(
+        self, context: ToolContext, args: FilteredArgs, extra: Extra | None = None
+    ) -> AsyncIterator[tuple[Opened, Facts]]:
+        """Open the dataset and read its rows, with `extra` columns beside the canonical ones. Raises `ToolError`."""
 
         async def read(session: Session) -> Facts:
-            return await load(session, args.columns, args.row_filter())
+            return await load(session, args.columns, args.row_filter(), extra)
 
         async with self.open(context, args.dataset_id, read) as (opened, facts):
             yield opened, facts

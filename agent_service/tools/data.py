@@ -7,7 +7,10 @@ from pydantic import BaseModel
 from agent_service.engine.ports import Clock
 from agent_service.engine.tool import Tool, define_tool
 from agent_service.tools.analysis import Workbench
+from agent_service.tools.anomalies import AnomalyScanArgs, anomaly_scan
+from agent_service.tools.correlation import CorrelateArgs, correlate
 from agent_service.tools.cost import CostBreakdownArgs, cost_breakdown
+from agent_service.tools.duplicates import DuplicatePromptsArgs, duplicate_prompts
 from agent_service.tools.inventory import DescribeDatasetArgs, ListDatasetsArgs, describe_dataset, list_datasets
 from agent_service.tools.latency import LatencyAnalysisArgs, latency_analysis
 from agent_service.tools.query import QueryDatasetArgs, query_dataset
@@ -56,6 +59,25 @@ def data_tools(files: Files, sandbox: Sandbox, clock: Clock) -> tuple[Tool[BaseM
             "Show when usage happens: by hour of day and weekday, peaks, gaps and a time series.",
             UsagePatternArgs,
             partial(usage_pattern, bench),
+        ),
+        define_tool(
+            "anomaly_scan",
+            "Find the hours or days with unusual requests, tokens, cost, errors or p95 latency, by IQR and z-score.",
+            AnomalyScanArgs,
+            partial(anomaly_scan, bench),
+        ),
+        define_tool(
+            "correlate",
+            "Correlate tokens, latency, cost, failures, hour of day or numeric columns, by Pearson and Spearman.",
+            CorrelateArgs,
+            partial(correlate, bench),
+        ),
+        define_tool(
+            "duplicate_prompts",
+            "Find repeated prompts, exact and normalised, and the requests, tokens and cost that a cache could have "
+            "saved.",
+            DuplicatePromptsArgs,
+            partial(duplicate_prompts, bench),
         ),
         define_tool(
             "query_dataset",
