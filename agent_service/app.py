@@ -6,7 +6,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,8 @@ from agent_service.settings import Settings, StartError, development_secret
 from agent_service.tools.data import data_tools
 from agent_service.tools.sandbox import Sandbox
 from configuration.variables import SettingsError
+from storage.data_dir import database_path
+from storage.database import sqlite_url
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
 from storage.interfaces import Storage
 from storage.opening import migrate_storage, open_storage
@@ -116,7 +118,7 @@ async def open_app(
     try:
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        own_tools = data_tools(storage.files, sandbox, clock)
+        own_tools = data_tools(storage.files, sandbox, clock, _databases(settings))
         registry = Registry([*OWN_AGENTS, *agents], [*own_tools, *tools])
         _check_timeouts(settings, registry)
         attempts = Attempts(
@@ -309,6 +311,14 @@ def _check_timeouts(settings: Settings, registry: Registry) -> None:
         given = f"APEX_AGENT_EXECUTION_TIMEOUT_S={settings.agent_execution_timeout_s:g}"
         text = f"{given}: must be greater than {longest.timeout_ms / 1000:g}, the timeout of the tool {longest.name}"
         raise SettingsError((text,))
+
+
+def _databases(settings: Settings) -> Mapping[str, str]:
+    """Return the databases that may be looked at: those that are named; else, for development and test, our own."""
+    named = settings.analyzed_databases
+    if named is not None or not settings.environment.is_local:
+        return named or {}
+    return {"apex": settings.database_url or sqlite_url(database_path(settings.data_dir))}
 
 
 def _tls(settings: Settings) -> TlsFiles | None:

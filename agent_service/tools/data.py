@@ -1,6 +1,9 @@
 """The data tools: what users' datasets hold, measured. All of them only read."""
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -10,6 +13,7 @@ from agent_service.tools.analysis import Workbench
 from agent_service.tools.anomalies import AnomalyScanArgs, anomaly_scan
 from agent_service.tools.correlation import CorrelateArgs, correlate
 from agent_service.tools.cost import CostBreakdownArgs, cost_breakdown
+from agent_service.tools.database.analyzer import database_tools
 from agent_service.tools.duplicates import DuplicatePromptsArgs, duplicate_prompts
 from agent_service.tools.inventory import DescribeDatasetArgs, ListDatasetsArgs, describe_dataset, list_datasets
 from agent_service.tools.latency import LatencyAnalysisArgs, latency_analysis
@@ -18,9 +22,17 @@ from agent_service.tools.sandbox import Sandbox
 from agent_service.tools.usage import UsagePatternArgs, UsageSummaryArgs, usage_pattern, usage_summary
 from storage.interfaces import Files
 
+NO_DATABASES: Final[Mapping[str, str]] = MappingProxyType({})
+"""Where no database may be looked at: the tool is there, and says how to name one."""
 
-def data_tools(files: Files, sandbox: Sandbox, clock: Clock) -> tuple[Tool[BaseModel], ...]:
-    """Return the data tools. `clock` dates the prices of requests without a time."""
+
+def data_tools(
+    files: Files, sandbox: Sandbox, clock: Clock, databases: Mapping[str, str] = NO_DATABASES
+) -> tuple[Tool[BaseModel], ...]:
+    """Return the data tools.
+
+    `clock` dates the prices of requests without a time; `databases` (name → URL) are those that may be looked at.
+    """
     bench = Workbench(files, sandbox, clock)
     return (
         define_tool(
@@ -85,4 +97,5 @@ def data_tools(files: Files, sandbox: Sandbox, clock: Clock) -> tuple[Tool[BaseM
             QueryDatasetArgs,
             partial(query_dataset, bench),
         ),
+        *database_tools(databases),
     )
