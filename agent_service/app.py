@@ -118,7 +118,7 @@ async def open_app(
     try:
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        own_tools = data_tools(storage.files, sandbox, clock, _databases(settings))
+        own_tools = data_tools(storage.files, sandbox, clock, analyzed_databases(settings))
         registry = Registry([*OWN_AGENTS, *agents], [*own_tools, *tools])
         _check_timeouts(settings, registry)
         attempts = Attempts(
@@ -313,8 +313,8 @@ def _check_timeouts(settings: Settings, registry: Registry) -> None:
         raise SettingsError((text,))
 
 
-def _databases(settings: Settings) -> Mapping[str, str]:
-    """Return the databases that may be looked at: those that are named; else, for development and test, our own."""
+def analyzed_databases(settings: Settings) -> Mapping[str, str]:
+    """Return the databases (name → URL) that may be looked at: those named; else, in development and test, our own."""
     named = settings.analyzed_databases
     if named is not None or not settings.environment.is_local:
         return named or {}

@@ -62,7 +62,7 @@ _OVERVIEW: Final = """
 
 _TABLES: Final = f"""
     SELECT CASE s.schemaname WHEN 'public' THEN '' ELSE s.schemaname || '.' END || s.relname AS name, s.relname,
-           s.seq_scan, s.seq_tup_read, coalesce(s.idx_scan, 0) AS idx_scan, s.n_dead_tup,
+           s.seq_scan, s.seq_tup_read, coalesce(s.idx_scan, 0) AS idx_scan, s.n_live_tup, s.n_dead_tup,
            greatest(s.n_live_tup, c.reltuples::bigint, 0) AS rows, pg_total_relation_size(s.relid) AS bytes,
            greatest(s.last_vacuum, s.last_autovacuum) IS NULL AS never_vacuumed
     FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
@@ -347,8 +347,8 @@ def _cache(overview: Row, notes: _Notes) -> float | None:
 
 def _bloat(tables: Sequence[Row], notes: _Notes) -> None:
     for row in tables:
-        rows, dead = _int(row["rows"]), _int(row["n_dead_tup"])
-        share = dead / (rows + dead) if rows + dead else 0.0
+        alive, dead = _int(row["n_live_tup"]), _int(row["n_dead_tup"])
+        share = dead / (alive + dead) if alive + dead else 0.0
         if dead < MIN_DEAD_ROWS or share < DEAD_SHARE:
             continue
         name, never = str(row["name"]), row["never_vacuumed"] is True
@@ -360,6 +360,6 @@ def _bloat(tables: Sequence[Row], notes: _Notes) -> None:
                 name,
                 f"{dead:,} of the rows in {name} are dead ({share:.0%}){vacuumed}.",
                 f"VACUUM {name}; and let autovacuum come earlier (autovacuum_vacuum_scale_factor).",
-                {"dead_rows": dead, "rows": rows, "share": round(share, 4)},
+                {"dead_rows": dead, "live_rows": alive, "share": round(share, 4)},
             )
         )

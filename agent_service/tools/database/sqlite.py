@@ -266,12 +266,14 @@ def _plans(connection: sqlite3.Connection, tables: Sequence[_Table], queries: Se
         try:
             steps = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()]
         except (sqlite3.Error, sqlite3.Warning):
+            steps = []
+        finally:
+            connection.set_authorizer(None)
+        if not steps:
             why = f"SQLite gives no plan for {without_literals(sql)!r}."
             how = "Give one SELECT over its tables, with values in place of parameters."
             notes.unseen.append(Unseen("a plan", why, how))
             continue
-        finally:
-            connection.set_authorizer(None)
         notes.findings += _scans(steps, rows, sql)
         notes.findings += [
             found

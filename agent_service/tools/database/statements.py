@@ -26,6 +26,9 @@ _PIECES: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_LOOKS_UP: Final = re.compile(r"\s*(?:select|with|update|delete)\b", re.IGNORECASE)
+"""How statements begin that look rows up. Of others the parser would write the text, secrets and all, to the log."""
+
 
 def without_literals(sql: str) -> str:
     """Return the statement with every literal as `?`, without comments, on one line, clipped.
@@ -51,17 +54,14 @@ def looked_up(sql: str, dialect: str) -> list[tuple[str, str]]:
     from sqlglot import exp
     from sqlglot.errors import SqlglotError
 
-    if len(sql) > MAX_READ_CHARACTERS:
+    if len(sql) > MAX_READ_CHARACTERS or not _LOOKS_UP.match(sql):
         return []
     try:
-        trees = sqlglot.parse(sql, read=dialect)
+        tree = sqlglot.parse_one(sql, read=dialect)
     except (SqlglotError, RecursionError):
         return []
-    found: list[tuple[str, str]] = []
-    for tree in trees:
-        for select in tree.find_all(exp.Select, exp.Update, exp.Delete) if tree is not None else ():
-            found += _of_one(select)
-    return list(dict.fromkeys(found))
+    parts = tree.find_all(exp.Select, exp.Update, exp.Delete)
+    return list(dict.fromkeys(pair for part in parts for pair in _of_one(part)))
 
 
 def _of_one(select: "exp.Expression") -> Iterator[tuple[str, str]]:
