@@ -18,9 +18,6 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from agent_service.admin import AdminServer
-from agent_service.agents.data import DATA
-from agent_service.agents.supervisor import SUPERVISOR
-from agent_service.agents.triage import TRIAGE
 from agent_service.api.auth import PRINTABLE, KeySource, SecretKey, TokenIssuer, TokenVerifier
 from agent_service.api.jwks import JwksKeys
 from agent_service.api.options import ApiOptions, TlsFiles
@@ -44,8 +41,7 @@ from agent_service.llm.models import Models, ModelSetupError, ModelSource
 from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
 from agent_service.settings import Settings, StartError, development_secret
-from agent_service.tools.data import data_tools
-from agent_service.tools.sandbox import Sandbox
+from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
 from configuration.variables import SettingsError
 from storage.data_dir import database_path
 from storage.database import sqlite_url
@@ -64,9 +60,6 @@ SWITCH_INTERVAL_S: Final = 0.0002
 
 STOP_LIMIT_S: Final = 28
 """After SIGTERM the process is gone within this time, whatever hangs."""
-
-OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA)
-"""The agents that ship."""
 
 StorageOpener: TypeAlias = Callable[[str, Path], Awaitable[Storage]]
 """Opens what `storage.opening.open_storage` opens, from the same arguments; raises what that raises."""
@@ -114,12 +107,12 @@ async def open_app(
     models = models or Models([settings.model])
     with _data_dir(settings):
         storage = await opener(settings.database_url, settings.data_dir)
-    sandbox = Sandbox()
+    place = Workplace()
     try:
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        own_tools = data_tools(storage.files, sandbox, clock, analyzed_databases(settings))
-        registry = Registry([*OWN_AGENTS, *agents], [*own_tools, *tools])
+        shipped = own_tools(storage, place, clock, analyzed_databases(settings))
+        registry = Registry([*OWN_AGENTS, *agents], [*shipped, *tools])
         _check_timeouts(settings, registry)
         attempts = Attempts(
             storage=storage,
@@ -172,23 +165,23 @@ async def open_app(
         if settings.is_embedded:
             # The data directory is locked: whoever held these runs is gone.
             await storage.runs.release_all()
-        async with _working(journal, broadcast, worker, sandbox), _admin(settings, metrics, storage, runs):
+        async with _working(journal, broadcast, worker, place), _admin(settings, metrics, storage, runs):
             port = await server.start()
             try:
                 yield App(server, runs, worker, port)
             finally:
                 await server.stop(CLOSE_GRACE_S)
     finally:
-        await sandbox.close()
+        await place.close()
         await storage.close()
 
 
 @asynccontextmanager
-async def _working(journal: Journal, broadcast: Broadcast, worker: Worker, sandbox: Sandbox) -> AsyncIterator[None]:
+async def _working(journal: Journal, broadcast: Broadcast, worker: Worker, place: Workplace) -> AsyncIterator[None]:
     journal.start()
     broadcast.start()
     worker.start()
-    warming = asyncio.create_task(sandbox.warm(), name="sandbox-warm")
+    warming = asyncio.create_task(place.reader.warm(), name="sandbox-warm")
     try:
         yield
     finally:

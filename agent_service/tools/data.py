@@ -7,7 +7,6 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from agent_service.engine.ports import Clock
 from agent_service.engine.tool import Tool, define_tool
 from agent_service.tools.analysis import Workbench
 from agent_service.tools.anomalies import AnomalyScanArgs, anomaly_scan
@@ -18,22 +17,14 @@ from agent_service.tools.duplicates import DuplicatePromptsArgs, duplicate_promp
 from agent_service.tools.inventory import DescribeDatasetArgs, ListDatasetsArgs, describe_dataset, list_datasets
 from agent_service.tools.latency import LatencyAnalysisArgs, latency_analysis
 from agent_service.tools.query import QueryDatasetArgs, query_dataset
-from agent_service.tools.sandbox import Sandbox
 from agent_service.tools.usage import UsagePatternArgs, UsageSummaryArgs, usage_pattern, usage_summary
-from storage.interfaces import Files
 
 NO_DATABASES: Final[Mapping[str, str]] = MappingProxyType({})
 """Where no database may be looked at: the tool is there, and says how to name one."""
 
 
-def data_tools(
-    files: Files, sandbox: Sandbox, clock: Clock, databases: Mapping[str, str] = NO_DATABASES
-) -> tuple[Tool[BaseModel], ...]:
-    """Return the data tools.
-
-    `clock` dates the prices of requests without a time; `databases` (name → URL) are those that may be looked at.
-    """
-    bench = Workbench(files, sandbox, clock)
+def data_tools(bench: Workbench, databases: Mapping[str, str] = NO_DATABASES) -> tuple[Tool[BaseModel], ...]:
+    """Return the data tools. `databases` (name → URL) are those that may be looked at."""
     return (
         define_tool(
             "list_datasets",
