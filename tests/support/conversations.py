@@ -1,6 +1,6 @@
 """Whole runs in one process: the real engine, agents, tools and offline model over storage in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -29,6 +29,7 @@ from agent_service.engine.tool import Tool
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models
 from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
+from agent_service.tools.data import NO_DATABASES
 from agent_service.tools.sandbox import Sandbox, SandboxLimits
 from storage.memory import MemoryStorage
 from storage.records import FileRecord, RunRecord, StoredEvent
@@ -98,6 +99,8 @@ class Bench:
     tools: Sequence[Tool[BaseModel]] = ()
     loop: AgentLoop = field(default_factory=lambda: ModelLoop(Models()))
     step_timeout_ms: int = 30_000
+    user: UserExecutionContext = USER
+    databases: Mapping[str, str] = field(default_factory=lambda: NO_DATABASES)
     storage: MemoryStorage = field(init=False)
     registry: Registry = field(init=False)
     journal: Journal = field(init=False)
@@ -108,7 +111,7 @@ class Bench:
     async def __aenter__(self) -> Self:
         self.storage = MemoryStorage(lambda: datetime.now(UTC))
         self._place = Workplace(reader=Sandbox(SandboxLimits(max_children=1, memory_mib=256)))
-        tools = self.tools or own_tools(self.storage, self._place, SystemClock())
+        tools = self.tools or own_tools(self.storage, self._place, SystemClock(), self.databases)
         self.registry = Registry(self.agents or (AGENTS if self.tools else OWN_AGENTS), tools)
         self.broadcast = Broadcast(self.storage.events, self.storage.runs)
         self.journal = Journal(self.storage.events, self.broadcast.publish)
@@ -125,7 +128,7 @@ class Bench:
     async def put(self, name: str, content: bytes) -> FileRecord:
         """Upload a file."""
         ids, now = SystemIds(), datetime.now(UTC)
-        async with self.storage.files.upload(USER.user_id, ids.new(), name, "", max_bytes=1 << 30) as upload:
+        async with self.storage.files.upload(self.user.user_id, ids.new(), name, "", max_bytes=1 << 30) as upload:
             await upload.write(content)
             return await upload.commit(now)
 
@@ -153,7 +156,7 @@ class Bench:
             ids=ids,
         )
         command = RunCommand(content, thread_id=thread_id, agent=agent, settings=settings or RunSettings())
-        return (await runs.accept(USER, command)).run
+        return (await runs.accept(self.user, command)).run
 
     async def claim(self, run: RunRecord) -> RunRecord:
         """Claim a run: queued, or abandoned by a worker whose process is gone."""
@@ -193,7 +196,7 @@ class Bench:
 
     async def watch(self, run: RunRecord) -> Watch:
         """Return the run's events as they are committed, from the first."""
-        return await self.broadcast.watch(USER, run.run_id, 0)
+        return await self.broadcast.watch(self.user, run.run_id, 0)
 
     def decode(self, stored: Sequence[StoredEvent]) -> list[Event]:
         """Return what the bytes say."""

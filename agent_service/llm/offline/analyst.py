@@ -18,6 +18,9 @@ WHAT_IF_COLUMNS: Final = {"model": "", "cost": ""}
 
 FILTERS: Final = frozenset({"start_time", "end_time", "models", "features"})
 
+_REPEATS: Final = frozenset({Facet.DUPLICATES, Facet.CACHING})
+"""What advice looks at repeated prompts for. Elsewhere caching may as well mean a provider's cached tokens."""
+
 _SUMMARY_DIMENSIONS: Final = ("model", "feature", "user", "day")
 _LATENCY_DIMENSIONS: Final = ("model", "feature", "user", "day", "hour", "weekday", "status")
 
@@ -29,6 +32,15 @@ _THOUGHTS: Final = {
     Intent.REPORTING: "I collect the numbers that a report would rest on.",
     Intent.TECHNICAL: "I measure when the load comes, how fast the answers are, and what fails.",
 }
+
+
+_SPECIAL_THOUGHTS: Final = {
+    "database_analyzer": "I read what the database tells about itself: statements, scans, indexes, memory, dead rows.",
+    "anomaly_scan": "I look at every bucket of time for requests, tokens, cost, errors and latency that are unusual.",
+    "correlate": "I compare the measures of each request with one another.",
+    "duplicate_prompts": "I look for prompts that were asked before, and what answering from a cache would have saved.",
+}
+"""What is thought before the first call, where that is one of these."""
 
 
 def can_play(conversation: Conversation) -> bool:
@@ -43,6 +55,7 @@ def reply(conversation: Conversation) -> list[Saying]:
         calls = [call for call in _calls(understanding) if call.tool_name in conversation.tools]
         if calls:
             thought = _THOUGHTS.get(understanding.intent, "I look at the data first.")
+            thought = _SPECIAL_THOUGHTS.get(calls[0].tool_name, thought)
             return [Thought(thought), *calls]
     again = _second_look(conversation)
     if again:
@@ -54,6 +67,8 @@ def _calls(understanding: Understanding) -> list[Call]:  # noqa: PLR0911 - one r
     entities, facets = understanding.entities, understanding.facets
     if entities.sql:
         return [Call("query_dataset", {**entities.dataset_arguments(), "sql": entities.sql})]
+    if special := _special(understanding):
+        return special
     match understanding.intent:
         case Intent.COST_ANALYSIS:
             return [_usage(entities, *_SUMMARY_DIMENSIONS), _costs(entities)]
@@ -66,6 +81,7 @@ def _calls(understanding: Understanding) -> list[Call]:  # noqa: PLR0911 - one r
                 _usage(entities, "model", "feature"),
                 _costs(entities),
                 _pattern(entities),
+                *([_duplicates(entities)] if facets & _REPEATS else []),
                 *_what_ifs(entities),
             ]
         case Intent.REPORTING:
@@ -82,6 +98,37 @@ def _calls(understanding: Understanding) -> list[Call]:  # noqa: PLR0911 - one r
             return [*looks, *([_latency(entities)] if wants_speed else []), _usage(entities, "day")]
         case _:
             return [Call("list_datasets", {}), Call("describe_dataset", entities.dataset_arguments())]
+
+
+def _special(understanding: Understanding) -> list[Call]:
+    """Return the calls for a request that names one kind of look; none for an ordinary one.
+
+    Advice and reports rest on the whole baseline, so they are never answered by one look alone.
+    """
+    entities, facets = understanding.entities, understanding.facets
+    if understanding.intent is Intent.TECHNICAL and Facet.DATABASE in facets:
+        return [Call("database_analyzer", {})]
+    if understanding.intent in {Intent.OPTIMIZATION, Intent.REPORTING, Intent.PRICING}:
+        return []
+    looks = []
+    if Facet.ANOMALIES in facets:
+        looks.append(
+            Call("anomaly_scan", {**_filtered(entities, models=True), **_assumed(entities), **_bucket(entities)})
+        )
+    if Facet.CORRELATION in facets:
+        looks.append(Call("correlate", {**_filtered(entities, models=True), **_assumed(entities)}))
+    if Facet.DUPLICATES in facets:
+        looks.append(_duplicates(entities))
+    return [*looks, _usage(entities, "model")] if looks else []
+
+
+def _bucket(entities: Entities) -> dict[str, JsonValue]:
+    asked = [name for name in entities.group_by if name in {"hour", "day"}]
+    return {"bucket": asked[0]} if asked else {}
+
+
+def _duplicates(entities: Entities) -> Call:
+    return Call("duplicate_prompts", {**_filtered(entities, models=True), **_assumed(entities)})
 
 
 def _second_look(conversation: Conversation) -> list[Call]:

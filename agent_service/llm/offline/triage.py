@@ -17,6 +17,9 @@ _NEEDS_DATA: Final = frozenset(
     {Intent.COST_ANALYSIS, Intent.BENCHMARKING, Intent.PRICING, Intent.OPTIMIZATION, Intent.REPORTING}
 )
 
+_SPECIAL: Final = frozenset({Facet.ANOMALIES, Facet.CORRELATION, Facet.DUPLICATES})
+_MEASURED: Final = _SPECIAL | {Facet.SQL, Facet.LATENCY, Facet.ERRORS, Facet.PATTERN, Facet.USAGE}
+
 _ASKS: Final = {
     Intent.COST_ANALYSIS: "what your AI usage costs and why",
     Intent.BENCHMARKING: "how fast your models answer",
@@ -55,11 +58,9 @@ def _wants_data(understanding: Understanding) -> bool:
     """True for technical and general requests that a look at the user's data answers."""
     facets = understanding.facets
     if understanding.intent is Intent.TECHNICAL:
-        return Facet.DATABASE not in facets and bool(
-            facets & {Facet.SQL, Facet.LATENCY, Facet.ERRORS, Facet.PATTERN, Facet.USAGE}
-        )
+        return Facet.DATABASE not in facets and bool(facets & _MEASURED)
     if understanding.intent is Intent.GENERAL and not facets & {Facet.GREETING, Facet.FOREIGN, Facet.GIBBERISH}:
-        return bool(facets & {Facet.FILES, Facet.COLUMNS})
+        return bool(facets & {Facet.FILES, Facet.COLUMNS, *_SPECIAL})
     return False
 
 
@@ -146,7 +147,10 @@ def _entities(entities: Entities) -> JsonObject:
 
 def _next_agents(understanding: Understanding) -> list[str]:
     agents = list(INTENT_RULES[understanding.intent].agents)
-    return [*agents, DATA] if not agents and _wants_data(understanding) else agents
+    wanted = _wants_data(understanding) or (
+        understanding.intent is Intent.TECHNICAL and Facet.DATABASE in understanding.facets
+    )
+    return [*agents, DATA] if not agents and wanted else agents
 
 
 def _question(understanding: Understanding) -> str:
