@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final
 
@@ -82,13 +82,17 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two measures over the rows that have both; a coefficient is None where one of them is constant there."""
+    """Two measures over the rows that have both; a coefficient is None where one of them is constant there.
+
+    `by_construction`: one is computed from the other, so that the coefficients tell nothing new.
+    """
 
     first: str
     second: str
     rows: int
     pearson: float | None
     spearman: float | None
+    by_construction: bool = False
 
     @property
     def is_significant(self) -> bool:
@@ -120,7 +124,9 @@ async def correlate(bench: Workbench, context: ToolContext, args: CorrelateArgs)
         usable = [measure for measure in measures if measure.rows >= MIN_PAIRS and not measure.is_constant]
         await context.progress("Columns recognised, comparing", 0.4)
         pairs = [await _pair(facts, first, second) for first, second in combinations(usable, 2)]
-    pairs.sort(key=lambda pair: (-abs(pair.pearson or 0), -abs(pair.spearman or 0), pair.first, pair.second))
+    computed = pricing.source in {"catalogue", "mixed"}
+    pairs = [replace(pair, by_construction=computed and _is_priced(pair)) for pair in pairs]
+    pairs.sort(key=_closeness)
     result: JsonObject = {
         "dataset": dataset_part(opened.chosen, facts.rows),
         "filter": filter_part(args, facts),
@@ -131,7 +137,7 @@ async def correlate(bench: Workbench, context: ToolContext, args: CorrelateArgs)
         "constant": [clip(measure.name) for measure in measures if measure.is_constant],
         "too_few": [clip(measure.name) for measure in measures if 0 < measure.rows < MIN_PAIRS],
         "min_rows": MIN_PAIRS,
-        "cautions": _cautions(pairs, computed=pricing.source in {"catalogue", "mixed"}),
+        "cautions": _cautions(pairs),
         "missing": missing_part(_missing(facts, args.measures, priced=pricing.priced > 0)),
     }
     return ToolOutput(_summary(opened.session.name, usable, pairs), result)
@@ -192,7 +198,17 @@ def strength(coefficient: float | None) -> str:
     return next(word for least, word in STRENGTHS if abs(coefficient) >= least)
 
 
-def _cautions(pairs: Sequence[Pair], *, computed: bool) -> list[str]:
+def _is_priced(pair: Pair) -> bool:
+    """Return whether the pair is the cost and what it is computed from."""
+    return "cost_usd" in {pair.first, pair.second} and any("tokens" in name for name in (pair.first, pair.second))
+
+
+def _closeness(pair: Pair) -> tuple[bool, float, float, str, str]:
+    """Order pairs: the closest first, those that tell nothing new last."""
+    return pair.by_construction, -abs(pair.pearson or 0), -abs(pair.spearman or 0), pair.first, pair.second
+
+
+def _cautions(pairs: Sequence[Pair]) -> list[str]:
     if not pairs:
         return []
     cautions = ["Correlation is no cause: both may follow from a third thing, such as the model or the feature."]
@@ -203,7 +219,7 @@ def _cautions(pairs: Sequence[Pair], *, computed: bool) -> list[str]:
         )
     if any(pair.is_significant and strength(pair.pearson) == "none" for pair in pairs):
         cautions.append("With many requests even a coefficient near 0 is significant: look at its size.")
-    if computed and any("cost_usd" in {pair.first, pair.second} for pair in pairs):
+    if any(pair.by_construction for pair in pairs):
         cautions.append("The cost is computed from the tokens, so it goes along with them by construction.")
     return cautions
 
@@ -232,6 +248,7 @@ def _pair_part(pair: Pair) -> JsonObject:
         "spearman": None if pair.spearman is None else rounded(pair.spearman, 4),
         "strength": strength(pair.pearson),
         "significant": pair.is_significant,
+        "by_construction": pair.by_construction,
     }
 
 

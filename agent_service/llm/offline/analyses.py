@@ -153,7 +153,7 @@ def correlations(found: JsonObject | None) -> list[str]:
         [
             _metric(text(pair, "first")),
             _metric(text(pair, "second")),
-            text(pair, "strength"),
+            f"{text(pair, 'strength')}{' (computed from it)' if child(pair, 'by_construction') is True else ''}",
             "yes" if child(pair, "significant") is True else "no",
             count(number(pair, "rows")),
             _coefficient(number(pair, "pearson")),

@@ -89,6 +89,7 @@ async def test_the_cost_goes_along_with_its_tokens_by_construction(bench: DataBe
     tokens = [float(row["output_tokens"] or 0) for row in ROWS]
     (pair,) = [one for one in items(found, "pairs") if {one["first"], one["second"]} == {"output_tokens", "cost_usd"}]
     assert number(pair, "pearson") == pytest.approx(statistics.correlation(tokens, cost), abs=6e-5)
+    assert [one["by_construction"] for one in items(found, "pairs")] == [False, True, True]
     cautions = str(part(found, "cautions"))
     assert "no cause" in cautions
     assert "by construction" in cautions
