@@ -50,7 +50,7 @@ async def latency_analysis(bench: Workbench, context: ToolContext, args: Latency
     async with bench.load(context, args) as (opened, facts):
         group_by = [d for d in args.group_by if DIMENSIONS[d][0] in facts.readings]
         measured = Role.LATENCY in facts.readings
-        found = await totals(facts, source="f")
+        found = await totals(facts, source="f", pace=True)
         fixed: JsonObject = {
             "dataset": dataset_part(opened.chosen, facts.rows),
             "filter": filter_part(args, facts),
@@ -72,7 +72,7 @@ async def latency_analysis(bench: Workbench, context: ToolContext, args: Latency
             if not measured or not group_by:
                 return {**fixed, "groups": [], "other": None}
             order = "quantile_cont(latency, 0.95)"
-            parts = await groups(facts, group_by, source="f", order=order, top=top)
+            parts = await groups(facts, group_by, source="f", order=order, top=top, pace=True)
             return {
                 **fixed,
                 "groups": [_group_part(group) for group in parts.shown],
