@@ -24,6 +24,7 @@ MAX_RESULT_BYTES = 30 * 1024
 MAX_TOP = 20
 SHOWN_MODELS = 20
 SHOWN_GAPS = 10
+SHOWN_UNUSED = 20
 MAX_DATASET_NAME_CHARACTERS = 128
 MAX_NOTE_CHARACTERS = 1_000
 
@@ -177,6 +178,13 @@ def filter_part(args: FilteredArgs, facts: Facts) -> JsonObject:
 def mapping_part(facts: Facts) -> JsonObject:
     """Return canonical name → column of the file."""
     return {role.value: clip(reading.column) for role, reading in facts.readings.items()}
+
+
+def unused_part(facts: Facts) -> list[JsonValue]:
+    """Return the columns of the file that nothing was recognised in."""
+    used = {reading.column for reading in facts.readings.values()}
+    unused = [p.name for p in facts.profiles if p.name not in used]
+    return [clip(name) for name in unused[:SHOWN_UNUSED]]
 
 
 def sufficiency_part(found: Sufficiency) -> JsonObject:

@@ -17,6 +17,7 @@ from agent_service.tools.analysis import (
     mapping_part,
     missing_part,
     notes_part,
+    unused_part,
 )
 from agent_service.tools.facts import Facts
 from agent_service.tools.measures import PERCENTILES, counted, moment, number, rounded, time_span, whole
@@ -88,6 +89,7 @@ async def anomaly_scan(bench: Workbench, context: ToolContext, args: AnomalyScan
             "dataset": dataset_part(opened.chosen, facts.rows),
             "filter": filter_part(args, facts),
             "mapping": mapping_part(facts),
+            "unused_columns": unused_part(facts),
             "notes": notes_part(facts),
             "timezone": "UTC",
             "time": span,

@@ -18,6 +18,7 @@ from agent_service.tools.analysis import (
     mapping_part,
     missing_part,
     notes_part,
+    unused_part,
 )
 from agent_service.tools.facts import Facts
 from agent_service.tools.measures import clip, counted, number, rounded, whole
@@ -131,6 +132,7 @@ async def correlate(bench: Workbench, context: ToolContext, args: CorrelateArgs)
         "dataset": dataset_part(opened.chosen, facts.rows),
         "filter": filter_part(args, facts),
         "mapping": mapping_part(facts),
+        "unused_columns": unused_part(facts),
         "notes": notes_part(facts),
         "measures": [_measure_part(measure) for measure in measures if measure.rows],
         "pairs": [_pair_part(pair) for pair in pairs],

@@ -19,6 +19,7 @@ from agent_service.tools.analysis import (
     missing_part,
     notes_part,
     pricing_part,
+    unused_part,
 )
 from agent_service.tools.facts import Facts
 from agent_service.tools.measures import clip, counted, moment, rounded, whole
@@ -62,6 +63,7 @@ async def duplicate_prompts(bench: Workbench, context: ToolContext, args: Duplic
             "dataset": dataset_part(opened.chosen, facts.rows),
             "filter": filter_part(args, facts),
             "mapping": mapping_part(facts),
+            "unused_columns": unused_part(facts),
             "notes": notes_part(facts),
             "window_minutes": args.window_minutes if Role.TIMESTAMP in facts.readings else None,
             "normalisation": NORMALISED,

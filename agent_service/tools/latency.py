@@ -16,6 +16,7 @@ from agent_service.tools.analysis import (
     missing_part,
     notes_part,
     other_part,
+    unused_part,
 )
 from agent_service.tools.facts import Facts
 from agent_service.tools.measures import (
@@ -55,6 +56,7 @@ async def latency_analysis(bench: Workbench, context: ToolContext, args: Latency
             "dataset": dataset_part(opened.chosen, facts.rows),
             "filter": filter_part(args, facts),
             "mapping": mapping_part(facts),
+            "unused_columns": unused_part(facts),
             "notes": notes_part(facts),
             "group_by": group_by,
             "unit": "ms",

@@ -6,8 +6,9 @@ from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.intents import Intent
 from agent_service.llm.offline.answers import write_answer
 from agent_service.llm.offline.conversation import Call, Conversation, Saying, Thought, Words
+from agent_service.llm.offline.corrections import corrects, with_corrections
 from agent_service.llm.offline.entities import Entities
-from agent_service.llm.offline.facts import SUCCESS
+from agent_service.llm.offline.facts import SUCCESS, misplaced
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
 MAX_WHAT_IF_MODELS: Final = 3
@@ -51,12 +52,15 @@ def can_play(conversation: Conversation) -> bool:
 def reply(conversation: Conversation) -> list[Saying]:
     """Return the next turn: a thought and tool calls, or the answer."""
     understanding = understand(conversation.request, conversation.earlier, conversation.now)
+    understanding = with_corrections(understanding, conversation)
     if not conversation.exchanges:
         calls = [call for call in _calls(understanding) if call.tool_name in conversation.tools]
         if calls:
             thought = _THOUGHTS.get(understanding.intent, "I look at the data first.")
             thought = _SPECIAL_THOUGHTS.get(calls[0].tool_name, thought)
             return [Thought(thought), *calls]
+    if not corrects(conversation) and (anew := _without_corrections(conversation)):
+        return [Thought("Your earlier corrections are about another file's columns. I look without them."), *anew]
     again = _second_look(conversation)
     if again:
         return [Thought("That filter leads nowhere. I look at what the data holds without it."), *again]
@@ -138,6 +142,17 @@ def _second_look(conversation: Conversation) -> list[Call]:
         return []
     kept = {name: value for name, value in looks[0].args.items() if name not in FILTERS}
     return [Call("usage_summary", {**kept, "group_by": ["model", "feature"]})]
+
+
+def _without_corrections(conversation: Conversation) -> list[Call]:
+    """Return the failed calls anew, once, where corrections from earlier messages do not fit this dataset."""
+    calls = [exchange for exchange in conversation.exchanges if misplaced(exchange)]
+    if len(calls) != len(conversation.exchanges):
+        return []
+    return [
+        Call(exchange.tool_name, {name: value for name, value in exchange.args.items() if name != "columns"})
+        for exchange in calls
+    ]
 
 
 def _filtered(entities: Entities, *, models: bool = False) -> dict[str, JsonValue]:

@@ -4,6 +4,7 @@ from agent_service.llm.offline import caveats, databases, endings
 from agent_service.llm.offline.bodies import body
 from agent_service.llm.offline.conversation import Conversation
 from agent_service.llm.offline.facts import Facts
+from agent_service.llm.offline.mapping import mapping
 from agent_service.llm.offline.understanding import Understanding
 
 
@@ -35,6 +36,7 @@ def _lines(understanding: Understanding, facts: Facts, conversation: Conversatio
         *rest,
         *endings.failures(facts),
         *endings.missing(facts),
+        *mapping(understanding, facts),
         *endings.not_available(conversation),
         *ending,
     ]

@@ -10,6 +10,7 @@ from agent_service.llm.offline import analyses, sections
 from agent_service.llm.offline.conversation import child, children, names, number, text
 from agent_service.llm.offline.facts import Facts
 from agent_service.llm.offline.format import count, counted, milliseconds, minute, money, percent, table
+from agent_service.llm.offline.mapping import columns
 from agent_service.llm.offline.understanding import Facet, Understanding
 
 _LEVELS: Final = MappingProxyType({"sufficient": "a full", "partial": "a partial", "insufficient": "hardly any"})
@@ -222,7 +223,7 @@ def _inventory(_: Understanding, facts: Facts) -> list[str]:
                 f"analysis** (completeness {percent(score)})."
             ),
             "",
-            *sections.columns(described),
+            *columns(described),
         ]
     datasets = children(listed, "datasets")
     if datasets:
@@ -245,7 +246,7 @@ def _inventory(_: Understanding, facts: Facts) -> list[str]:
 
 def _query(_: Understanding, facts: Facts) -> list[str]:
     result = facts.of("query_dataset")
-    columns = [text(column, "name") for column in children(result, "columns")]
+    names_ = [text(column, "name") for column in children(result, "columns")]
     found = child(result, "rows")
     rows = (
         [[_plain(value) for value in row] for row in found if isinstance(row, list | tuple)]
@@ -254,7 +255,7 @@ def _query(_: Understanding, facts: Facts) -> list[str]:
     )
     more = f" There are more: {text(result, 'cut_because')}." if child(result, "more_rows") is True else ""
     where = sections.dataset_name(result)
-    lines = [f"**The query over {where} returns {counted(len(rows), 'row')}.**{more}", "", *table(columns, rows), ""]
+    lines = [f"**The query over {where} returns {counted(len(rows), 'row')}.**{more}", "", *table(names_, rows), ""]
     return [*lines, "```sql", text(result, "sql"), "```", ""]
 
 

@@ -7,6 +7,7 @@ from agent_service.engine.intents import DATA, INTENT_RULES, Intent
 from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Thought, children
 from agent_service.llm.offline.conversation import number as number_at
 from agent_service.llm.offline.conversation import text as text_at
+from agent_service.llm.offline.corrections import with_corrections
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
@@ -36,6 +37,7 @@ _ASKS: Final = {
 def reply(conversation: Conversation) -> list[Saying]:
     """Return the next turn of triage."""
     understanding = understand(conversation.request, conversation.earlier, conversation.now)
+    understanding = with_corrections(understanding, conversation)
     looks = [name for name in ("list_datasets", "describe_dataset") if name in conversation.tools]
     if not conversation.exchanges and looks and _looks_at_data(understanding):
         thought = f"This seems to be about {_ASKS[understanding.intent]}. I look at which data there is for it."
