@@ -6,9 +6,9 @@ from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.intents import Intent
 from agent_service.llm.offline.answers import write_answer
 from agent_service.llm.offline.conversation import Call, Conversation, Saying, Thought, Words
-from agent_service.llm.offline.corrections import corrects, with_corrections
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.facts import SUCCESS, misplaced
+from agent_service.llm.offline.thread_columns import corrects, with_corrections
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
 MAX_WHAT_IF_MODELS: Final = 3

@@ -7,8 +7,8 @@ from agent_service.engine.intents import DATA, INTENT_RULES, Intent
 from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Thought, children
 from agent_service.llm.offline.conversation import number as number_at
 from agent_service.llm.offline.conversation import text as text_at
-from agent_service.llm.offline.corrections import with_corrections
 from agent_service.llm.offline.entities import Entities
+from agent_service.llm.offline.thread_columns import with_corrections
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
 FIELDS: Final = frozenset({"category", "confidence", "entities", "next_agents"})
@@ -17,9 +17,6 @@ FIELDS: Final = frozenset({"category", "confidence", "entities", "next_agents"})
 _NEEDS_DATA: Final = frozenset(
     {Intent.COST_ANALYSIS, Intent.BENCHMARKING, Intent.PRICING, Intent.OPTIMIZATION, Intent.REPORTING}
 )
-
-_SPECIAL: Final = frozenset({Facet.ANOMALIES, Facet.CORRELATION, Facet.DUPLICATES})
-_MEASURED: Final = _SPECIAL | {Facet.SQL, Facet.LATENCY, Facet.ERRORS, Facet.PATTERN, Facet.USAGE}
 
 _ASKS: Final = {
     Intent.COST_ANALYSIS: "what your AI usage costs and why",
@@ -60,9 +57,11 @@ def _wants_data(understanding: Understanding) -> bool:
     """True for technical and general requests that a look at the user's data answers."""
     facets = understanding.facets
     if understanding.intent is Intent.TECHNICAL:
-        return Facet.DATABASE not in facets and bool(facets & _MEASURED)
+        return Facet.DATABASE not in facets and bool(
+            facets & {Facet.SQL, Facet.LATENCY, Facet.ERRORS, Facet.PATTERN, Facet.USAGE}
+        )
     if understanding.intent is Intent.GENERAL and not facets & {Facet.GREETING, Facet.FOREIGN, Facet.GIBBERISH}:
-        return bool(facets & {Facet.FILES, Facet.COLUMNS, *_SPECIAL})
+        return bool(facets & {Facet.FILES, Facet.COLUMNS})
     return False
 
 
@@ -149,10 +148,8 @@ def _entities(entities: Entities) -> JsonObject:
 
 def _next_agents(understanding: Understanding) -> list[str]:
     agents = list(INTENT_RULES[understanding.intent].agents)
-    wanted = _wants_data(understanding) or (
-        understanding.intent is Intent.TECHNICAL and Facet.DATABASE in understanding.facets
-    )
-    return [*agents, DATA] if not agents and wanted else agents
+    database = understanding.intent is Intent.TECHNICAL and Facet.DATABASE in understanding.facets
+    return [*agents, DATA] if not agents and (database or _wants_data(understanding)) else agents
 
 
 def _question(understanding: Understanding) -> str:

@@ -13,7 +13,6 @@ TRY: Final = (
     "What would gpt-4o-mini cost for this traffic?",
     "Compare the latency of our models",
     "When is our traffic highest?",
-    "Is anything unusual in our usage?",
 )
 """Messages that work, for people who do not know what to ask."""
 
@@ -21,9 +20,7 @@ _ABILITIES: Final = (
     "say what your AI usage costs, by model, feature, user and day, with prices by date from a catalogue",
     "price the same traffic with other models",
     "measure latency (p50, p95, p99), failures, peaks and gaps",
-    "find unusual hours and days, what goes together, and prompts that repeat",
     "describe your data, and run one SQL SELECT over it",
-    "look at a configured database: slow statements, missing and unused indexes, bloat",
 )
 
 _SUBJECTS: Final = {
@@ -45,6 +42,8 @@ def _answer(understanding: Understanding, conversation: Conversation) -> list[st
     facets = understanding.facets
     if understanding.intent in _SUBJECTS and children(notes, "not_available"):
         return _absent(_SUBJECTS[understanding.intent], notes)
+    if understanding.intent is Intent.TECHNICAL and Facet.DATABASE in facets:
+        return _absent("Looking into databases (slow queries, indexes, cache hits)", notes)
     if Facet.FOREIGN in facets:
         opening = "I am sorry, the offline model understands English only. Please ask again in English."
         return [f"**{opening}**", "", *_offer(notes)]
