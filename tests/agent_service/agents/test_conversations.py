@@ -144,8 +144,8 @@ async def test_what_was_not_recognised_is_shown_with_how_to_correct_it_and_a_cor
 
 
 async def test_corrections_end_where_another_file_is_named(bench: Bench) -> None:
-    await bench.put("odd.csv", ODD)
-    first = await bench.ask("Analyze odd.csv: column tin is input tokens and column tout is output tokens")
+    await bench.put("raw.csv", ODD)
+    first = await bench.ask("Analyze raw.csv: column tin is input tokens and column tout is output tokens")
     await bench.put("log.csv", LOG)
     other = await bench.ask("Analyze log.csv", thread_id=first.run.thread_id)
     assert other.final.content.startswith("**In log.csv, 6 requests cost ")
@@ -153,7 +153,7 @@ async def test_corrections_end_where_another_file_is_named(bench: Bench) -> None
 
 
 async def test_corrections_that_do_not_fit_a_newer_file_are_left_out(bench: Bench) -> None:
-    await bench.put("odd.csv", ODD)
+    await bench.put("raw.csv", ODD)
     first = await bench.ask("column tin is input tokens and column tout is output tokens")
     await bench.put("log.csv", LOG)
     newer = await bench.ask("Compare the latency of our models", thread_id=first.run.thread_id)
