@@ -26,6 +26,8 @@ METRICS: Final = {
 }
 """What the tools' measures are called."""
 
+_SIZES: Final = frozenset({"input_tokens", "output_tokens"})
+
 _METHODS: Final = {"iqr": "IQR", "z_score": "z-score"}
 
 
@@ -133,7 +135,8 @@ def correlations(found: JsonObject | None) -> list[str]:
         notes += [f"Fewer than {count(number(found, 'min_rows'))} requests have a value: {few}.", ""]
     if not pairs:
         return [f"**There are no two measures in {where} that vary, so there is nothing to compare.**", "", *notes]
-    first = pairs[0]
+    # That long questions have long answers is seldom what was asked.
+    first = next((pair for pair in pairs if not {text(pair, "first"), text(pair, "second")} >= _SIZES), pairs[0])
     strength = text(first, "strength")
     coefficient = number(first, "pearson") or 0.0
     names_of = f"{_metric(text(first, 'first'))} and {_metric(text(first, 'second'))}"

@@ -1,5 +1,6 @@
 """The offline model as the data agent: which tools answer the question, and when there is enough to write."""
 
+import re
 from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
@@ -35,6 +36,16 @@ _THOUGHTS: Final = {
 }
 
 
+_MEASURES: Final = (
+    (r"latenc\w+|response times?|fast\w*|slow\w*|speed|duration", ("latency_ms",)),
+    (r"tokens?|prompts?|lengths?|sizes?|long|longer", ("input_tokens", "output_tokens")),
+    (r"costs?|spend\w*|prices?|bills?|expensive", ("cost_usd",)),
+    (r"errors?|fail\w*|timeouts?", ("failed",)),
+    (r"hours?|time of (?:the )?day", ("hour",)),
+    (r"cach\w+", ("cached_tokens",)),
+)
+"""What a request calls the measures of `correlate`."""
+
 _SPECIAL_THOUGHTS: Final = {
     "database_analyzer": "I read what the database tells about itself: statements, scans, indexes, memory, dead rows.",
     "anomaly_scan": "I look at every bucket of time for requests, tokens, cost, errors and latency that are unusual.",
@@ -54,7 +65,7 @@ def reply(conversation: Conversation) -> list[Saying]:
     understanding = understand(conversation.request, conversation.earlier, conversation.now)
     understanding = with_corrections(understanding, conversation)
     if not conversation.exchanges:
-        calls = [call for call in _calls(understanding) if call.tool_name in conversation.tools]
+        calls = [call for call in _calls(understanding, conversation.request) if call.tool_name in conversation.tools]
         if calls:
             thought = _THOUGHTS.get(understanding.intent, "I look at the data first.")
             thought = _SPECIAL_THOUGHTS.get(calls[0].tool_name, thought)
@@ -67,11 +78,11 @@ def reply(conversation: Conversation) -> list[Saying]:
     return [Thought("The numbers are there. I write them up."), Words(write_answer(understanding, conversation))]
 
 
-def _calls(understanding: Understanding) -> list[Call]:  # noqa: PLR0911 - one return for each kind of request
+def _calls(understanding: Understanding, request: str) -> list[Call]:  # noqa: PLR0911 - one return for each kind of request
     entities, facets = understanding.entities, understanding.facets
     if entities.sql:
         return [Call("query_dataset", {**entities.dataset_arguments(), "sql": entities.sql})]
-    if special := _special(understanding):
+    if special := _special(understanding, request):
         return special
     match understanding.intent:
         case Intent.COST_ANALYSIS:
@@ -104,7 +115,7 @@ def _calls(understanding: Understanding) -> list[Call]:  # noqa: PLR0911 - one r
             return [Call("list_datasets", {}), Call("describe_dataset", entities.dataset_arguments())]
 
 
-def _special(understanding: Understanding) -> list[Call]:
+def _special(understanding: Understanding, request: str) -> list[Call]:
     """Return the calls for a request that names one kind of look; none for an ordinary one.
 
     Advice and reports rest on the whole baseline, so they are never answered by one look alone.
@@ -120,10 +131,19 @@ def _special(understanding: Understanding) -> list[Call]:
             Call("anomaly_scan", {**_filtered(entities, models=True), **_assumed(entities), **_bucket(entities)})
         )
     if Facet.CORRELATION in facets:
-        looks.append(Call("correlate", {**_filtered(entities, models=True), **_assumed(entities)}))
+        looks.append(
+            Call("correlate", {**_filtered(entities, models=True), **_assumed(entities), **_measures(request)})
+        )
     if Facet.DUPLICATES in facets:
         looks.append(_duplicates(entities))
     return [*looks, _usage(entities, "model")] if looks else []
+
+
+def _measures(request: str) -> dict[str, JsonValue]:
+    """Return which measures are to be compared: those named, if that is more than one thing; else all."""
+    named = [names for words, names in _MEASURES if re.search(rf"\b(?:{words})\b", request.lower())]
+    measures = list(dict.fromkeys(name for names in named for name in names))
+    return {"measures": measures} if len(named) > 1 else {}
 
 
 def _bucket(entities: Entities) -> dict[str, JsonValue]:

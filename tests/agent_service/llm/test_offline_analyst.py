@@ -79,6 +79,25 @@ def test_filters_and_the_unit_go_along(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scan.args == {"dataset_id": "a.csv", "features": ["chat"], "assume_model": "gpt-4o", "bucket": "day"}
 
 
+@pytest.mark.parametrize(
+    ("request_", "measures"),
+    [
+        ("Do latency and tokens correlate?", ["latency_ms", "input_tokens", "output_tokens"]),
+        ("does the cost depend on the time of day?", ["cost_usd", "hour"]),
+        ("are errors linked to latency", ["latency_ms", "failed"]),
+        ("what correlates with latency?", None),
+        ("any correlations?", None),
+    ],
+)
+def test_measures_that_are_named_are_compared(
+    request_: str, measures: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analyst, "understand", lambda *_: asking(Intent.TECHNICAL, Facet.CORRELATION))
+    _, call, _ = analyst.reply(replace(conversation(), request=request_))
+    assert isinstance(call, Call)
+    assert call.args.get("measures") == measures
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bench() -> AsyncIterator[DataBench]:
     async with DataBench() as made:
