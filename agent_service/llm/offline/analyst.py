@@ -36,6 +36,12 @@ _THOUGHTS: Final = {
 }
 
 
+_OVER_DATA: Final = re.compile(r"\bfrom\s+data\b", re.IGNORECASE)
+"""How a query over the dataset reads."""
+
+MAX_SHOWN_STATEMENT: Final = 4_000
+"""Characters of a database's statement that are passed on."""
+
 _MEASURES: Final = (
     (r"latenc\w+|response times?|fast\w*|slow\w*|speed|duration", ("latency_ms",)),
     (r"tokens?|prompts?|lengths?|sizes?|long|longer", ("input_tokens", "output_tokens")),
@@ -80,7 +86,7 @@ def reply(conversation: Conversation) -> list[Saying]:
 
 def _calls(understanding: Understanding, request: str) -> list[Call]:  # noqa: PLR0911 - one return for each kind of request
     entities, facets = understanding.entities, understanding.facets
-    if entities.sql:
+    if entities.sql and not _shows_statement(understanding):
         return [Call("query_dataset", {**entities.dataset_arguments(), "sql": entities.sql})]
     if special := _special(understanding, request):
         return special
@@ -122,7 +128,8 @@ def _special(understanding: Understanding, request: str) -> list[Call]:
     """
     entities, facets = understanding.entities, understanding.facets
     if understanding.intent is Intent.TECHNICAL and Facet.DATABASE in facets:
-        return [Call("database_analyzer", {})]
+        shown = [entities.sql[:MAX_SHOWN_STATEMENT]] if _shows_statement(understanding) else []
+        return [Call("database_analyzer", {"queries": shown} if shown else {})]
     if understanding.intent in {Intent.OPTIMIZATION, Intent.REPORTING, Intent.PRICING}:
         return []
     looks = []
@@ -137,6 +144,14 @@ def _special(understanding: Understanding, request: str) -> list[Call]:
     if Facet.DUPLICATES in facets:
         looks.append(_duplicates(entities))
     return [*looks, _usage(entities, "model")] if looks else []
+
+
+def _shows_statement(understanding: Understanding) -> bool:
+    """Return whether the SQL is one of a database's, to be looked at, and no query over the dataset."""
+    entities, about = understanding.entities, understanding.intent is Intent.TECHNICAL
+    return (
+        about and Facet.DATABASE in understanding.facets and bool(entities.sql) and not _OVER_DATA.search(entities.sql)
+    )
 
 
 def _measures(request: str) -> dict[str, JsonValue]:

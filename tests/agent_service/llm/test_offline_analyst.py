@@ -71,6 +71,14 @@ def test_a_request_leads_to_the_looks_that_answer_it(
     assert [call.tool_name for call in calls if isinstance(call, Call)] == tools
 
 
+def test_a_statement_of_the_database_is_looked_at_and_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    sql = "SELECT * FROM orders WHERE customer = 7"
+    understanding = asking(Intent.TECHNICAL, Facet.DATABASE, Facet.SQL, entities=Entities(sql=sql))
+    monkeypatch.setattr(analyst, "understand", lambda *_: understanding)
+    _, call = analyst.reply(conversation())
+    assert call == Call("database_analyzer", {"queries": [sql]})
+
+
 def test_filters_and_the_unit_go_along(monkeypatch: pytest.MonkeyPatch) -> None:
     entities = Entities(files=("a.csv",), group_by=("day",), features=("chat",), assume_model="gpt-4o")
     monkeypatch.setattr(analyst, "understand", lambda *_: asking(Intent.TECHNICAL, Facet.ANOMALIES, entities=entities))
