@@ -25,8 +25,8 @@ def databases(tmp_path: Path) -> dict[str, str]:
 
 
 async def test_who_may_look_gets_findings(databases: dict[str, str]) -> None:
-    async with Bench(user=OPERATOR, databases=databases) as bench:
-        told = await bench.ask(QUESTION)
+    async with Bench(databases=databases) as bench:
+        told = await bench.ask(QUESTION, caller=OPERATOR)
     answer = told.final.content
     assert [call.tool_name for call in told.bodies(ToolExecuting)] == ["database_analyzer"]
     assert answer.startswith("**1 finding in the database shop (SQLite ")
@@ -45,6 +45,6 @@ async def test_who_may_not_is_told_what_to_ask_for(databases: dict[str, str]) ->
 
 
 async def test_without_a_database_it_is_said_how_to_name_one() -> None:
-    async with Bench(user=OPERATOR) as bench:
-        told = await bench.ask(QUESTION)
+    async with Bench() as bench:
+        told = await bench.ask(QUESTION, caller=OPERATOR)
     assert "APEX_ANALYZER_TARGETS" in told.final.content
