@@ -1,6 +1,7 @@
 """The agents and tools that ship: one line for each agent, one for each family of tools."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +16,7 @@ from agent_service.engine.artifacts import MAX_ARTIFACT_BYTES
 from agent_service.engine.ports import Clock
 from agent_service.engine.tool import Tool
 from agent_service.tools.analysis import Workbench
-from agent_service.tools.data import data_tools
+from agent_service.tools.data import NO_DATABASES, data_tools
 from agent_service.tools.optimization.tools import optimization_tools
 from agent_service.tools.sandbox import Sandbox, SandboxLimits
 from agent_service.tools.synthetic.tools import synthetic_tools
@@ -41,11 +42,16 @@ class Workplace:
         await asyncio.gather(self.reader.close(), self.maker.close())
 
 
-def own_tools(storage: Storage, place: Workplace, clock: Clock) -> tuple[Tool[BaseModel], ...]:
-    """Return the tools that ship. `clock` dates the prices of requests without a time."""
+def own_tools(
+    storage: Storage, place: Workplace, clock: Clock, databases: Mapping[str, str] = NO_DATABASES
+) -> tuple[Tool[BaseModel], ...]:
+    """Return the tools that ship.
+
+    `clock` dates the prices of requests without a time; `databases` (name → URL) are those that may be looked at.
+    """
     bench = Workbench(storage.files, place.reader, clock)
     return (
-        *data_tools(bench),
+        *data_tools(bench, databases),
         *optimization_tools(bench),
         *synthetic_tools(bench, place.maker),
     )

@@ -6,9 +6,10 @@ latency DOUBLE (ms), given HUGEINT (recorded cost in `UNITS_PER_USD`), failed BO
 prompts have equal numbers, and the text itself is not kept).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from agent_service.engine.tool import ToolError
 from agent_service.tools.columns import recognise
@@ -34,6 +35,9 @@ COLUMNS: Mapping[Role, tuple[str, str]] = {
     Role.USER: ("customer", "VARCHAR"),
     Role.PROMPT: ("prompt", "UBIGINT"),
 }
+
+Extra: TypeAlias = Callable[[Mapping[Role, Reading], Sequence[Profile]], Mapping[str, str]]
+"""What one analysis needs beside the canonical columns: from readings and profiles to name → SQL over `raw`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +72,25 @@ class Facts:
         return [missing(role, self.unusable.get(role, "")) for role in wanted if role not in self.readings]
 
 
-async def load(session: Session, corrections: Mapping[str, str], row_filter: RowFilter | None = None) -> Facts:
-    """Recognise the columns and read every row. Raises `ToolError` when there is nothing to measure."""
+async def load(
+    session: Session, corrections: Mapping[str, str], row_filter: RowFilter | None = None, extra: Extra | None = None
+) -> Facts:
+    """Recognise the columns and read every row. Raises `ToolError` when there is nothing to measure.
+
+    The columns of `extra` are there beside the canonical ones.
+    """
     readings, profiles = await recognise(session, corrections)
-    facts = await read_all(session, readings, profiles)
-    return await _filtered(facts, row_filter or RowFilter())
+    more = extra(readings, profiles) if extra is not None else {}
+    facts = await read_all(session, readings, profiles, more)
+    return await _filtered(facts, row_filter or RowFilter(), tuple(more))
 
 
-async def read_all(session: Session, readings: Mapping[Role, Reading], profiles: Sequence[Profile]) -> Facts:
+async def read_all(
+    session: Session, readings: Mapping[Role, Reading], profiles: Sequence[Profile], more: Mapping[str, str]
+) -> Facts:
     """Make the table `facts` and count what could not be read: a little is noted, more makes a column unusable."""
     read = {role: reading for role, reading in readings.items() if role in COLUMNS}
-    select = ["true AS here"]
+    select = ["true AS here", *(f"{sql} AS {name}" for name, sql in more.items())]
     counts = ["count(*)"]
     for role, reading in read.items():
         column = COLUMNS[role][0]
@@ -143,10 +155,11 @@ async def _example(session: Session, reading: Reading) -> str:
     return str(rows.rows[0][0]) if rows.rows else ""
 
 
-async def _filtered(facts: Facts, row_filter: RowFilter) -> Facts:
+async def _filtered(facts: Facts, row_filter: RowFilter, more: Sequence[str]) -> Facts:
     columns = [
         name if role in facts.readings else f"CAST(NULL AS {kind}) AS {name}" for role, (name, kind) in COLUMNS.items()
     ]
+    columns += more
     columns.append("failed" if Role.STATUS in facts.readings else "CAST(NULL AS BOOLEAN) AS failed")
     conditions = _conditions(facts, row_filter)
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
