@@ -68,8 +68,14 @@ async def catalogue(database: Database) -> list[tuple[object, ...]]:
     return await database.read(work)
 
 
+def is_declared(name: str | None, kind: str, _parents: object) -> bool:
+    """Leave out SQLite's full-text index, which is no table to Alembic; the catalogue compares it."""
+    return not (kind == "table" and str(name).startswith("corpus_index"))
+
+
 def differences(connection: Connection) -> list[object]:
-    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+    options = {"compare_type": True, "compare_server_default": True, "include_name": is_declared}
+    context = MigrationContext.configure(connection, opts=options)
     return list(compare_metadata(context, metadata))
 
 
