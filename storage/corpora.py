@@ -249,7 +249,7 @@ class SqlCorpora:
             for key, score in chosen.items()
             if (row := by_id.get(key)) is not None
         ]
-        return SearchResult(terms, hits, len(rows), as_beginnings)
+        return SearchResult(terms, tuple(hits), len(rows), as_beginnings)
 
 
 def _counted() -> Select[tuple[object, ...]]:

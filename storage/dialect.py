@@ -159,7 +159,7 @@ class PostgresDialect:
         self, terms: Sequence[str], corpus_ids: Sequence[str], *, as_beginnings: bool, limit: int
     ) -> Select[int]:
         wanted = " | ".join(f"'{term}'" + ":*" * as_beginnings for term in terms)
-        query = func.to_tsquery(literal_column("'simple'::regconfig"), wanted)
+        query = func.to_tsquery(text("'simple'::regconfig"), wanted)
         rank = func.ts_rank_cd(POSTGRES_WORDS, query)
         return (
             select(corpus_passages.c.id)

@@ -143,7 +143,7 @@ class MemoryCorpora:
             )
         }
         chosen = best(words, terms, total=len(placed), limit=limit, as_beginnings=as_beginnings)
-        hits = [
+        hits = tuple(
             SearchHit(
                 corpus_id=placed[place][0].corpus_id,
                 corpus_name=placed[place][0].name,
@@ -152,7 +152,7 @@ class MemoryCorpora:
                 spans=full_text.spans(placed[place][1].text, terms, as_beginnings=as_beginnings),
             )
             for place, score in chosen.items()
-        ]
+        )
         return SearchResult(terms, hits, min(len(words), full_text.CANDIDATES), as_beginnings)
 
     def _documents(self, corpus_id: str) -> Sequence[DocumentRecord]:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
     event,
     func,
-    literal_column,
+    text,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -266,7 +266,7 @@ corpus_passages = Table(
 )
 
 #: PostgreSQL's own reading of `words`: they are stems already. A query must say it the same way to use the index.
-POSTGRES_WORDS = func.to_tsvector(literal_column("'simple'::regconfig"), corpus_passages.c.words)
+POSTGRES_WORDS = func.to_tsvector(text("'simple'::regconfig"), corpus_passages.c.words)
 Index("ix_corpus_passages_words", POSTGRES_WORDS, postgresql_using="gin").ddl_if(dialect="postgresql")
 
 # SQLite's index holds no text of its own. The corpus is in it so that a search reads no other corpora's entries.

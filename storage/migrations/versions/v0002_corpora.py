@@ -52,8 +52,8 @@ def _corpora_and_documents() -> None:
         sa.Column("create_time", _TIME, nullable=False),
         sa.Column("update_time", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_corpus_documents"),
-        sa.ForeignKeyConstraint(["corpus_id"], ["corpora.id"], name="fk_corpus_documents_corpora", ondelete="CASCADE"),
         sa.UniqueConstraint("corpus_id", "sha256", name="uq_corpus_documents_corpus_id_sha256"),
+        sa.ForeignKeyConstraint(["corpus_id"], ["corpora.id"], name="fk_corpus_documents_corpora", ondelete="CASCADE"),
     )
     op.create_index(
         "ix_corpus_documents_corpus_id_create_time_id", "corpus_documents", ["corpus_id", "create_time", "id"]
@@ -71,11 +71,11 @@ def _passages() -> None:
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("words", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_corpus_passages"),
+        sa.UniqueConstraint("document_id", "position", name="uq_corpus_passages_document_id_position"),
         sa.ForeignKeyConstraint(["corpus_id"], ["corpora.id"], name="fk_corpus_passages_corpora", ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
             ["document_id"], ["corpus_documents.id"], name="fk_corpus_passages_corpus_documents", ondelete="CASCADE"
         ),
-        sa.UniqueConstraint("document_id", "position", name="uq_corpus_passages_document_id_position"),
     )
     op.create_index("ix_corpus_passages_corpus_id", "corpus_passages", ["corpus_id"])
 
