@@ -58,7 +58,7 @@ async def export_corpus(library: Library, context: ToolContext, args: ExportCorp
 
 def file_name(title: str) -> str:
     """Return a file name without an ending that every system takes."""
-    plain = re.sub(r"[^\w.-]+", "-", title.casefold()).strip("-._")
+    plain = re.sub(r"[^\w.-]+", "-", title.lower()).strip("-._")
     return plain[:MAX_FILE_NAME_CHARACTERS].rstrip("-._") or "document"
 
 

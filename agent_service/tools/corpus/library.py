@@ -128,10 +128,10 @@ async def find_files(library: Library, context: ToolContext, named: Sequence[str
 
 
 async def find_newer_file(library: Library, context: ToolContext, document: DocumentRecord, named: str) -> FileRecord:
-    """Return the file that is to replace a document: the one named; else the only one that the message refers to; else
-    the newest upload under the name that the document came from.
+    """Return the file that is to replace a document.
 
-    Raises `ToolError`: nothing less tells which text is to take the other's place.
+    The one named; else the only one that the message refers to; else the newest upload under the document's own file
+    name. Raises `ToolError`: nothing less tells which text is to take the other's place.
     """
     mine = await list_files(library.files, context.user_id)
     if named:

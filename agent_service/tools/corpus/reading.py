@@ -31,10 +31,13 @@ _BYTE_ORDER_MARKS: Final = (
     (b"\xfe\xff", "utf-16"),
 )
 _SNIFFED_BYTES: Final = 1_024
+_SNIFFED_CHARACTERS: Final = 10_000
+#: One character in so many may be none that people write.
+_NOISE_SHARE: Final = 5
 
 READABLE: Final = "text, Markdown, HTML and PDF files"
 
-_WORDS: Final = {
+PROBLEMS: Final[Mapping[str, str]] = {
     "missing": "PDF files cannot be read here: that needs the package pypdf (pip install 'apex-agents[pdf]'). "
     "Upload {name} as text, Markdown or HTML.",
     "encrypted": "{name} is protected by a password. Save it without one, and upload it again.",
@@ -45,6 +48,7 @@ _WORDS: Final = {
     "broken": "{name} cannot be read: it is damaged or was cut off. Upload it again, or upload its text.",
     "binary": f"{{name}} is no text: {READABLE} can be added. Save it as one of those.",
 }
+"""What a person is told, by what is wrong with a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,9 @@ async def read_file(files: Files, record: FileRecord) -> ReadText:
         found = await _read_in_child(kind, path, name)
     text = cleaned(found.text)
     if not text:
-        raise ToolError(_WORDS["empty"].format(name=name))
+        raise ToolError(PROBLEMS["empty"].format(name=name))
     if len(text.encode()) > MAX_TEXT_BYTES:
-        raise ToolError(_WORDS["large"].format(name=name))
+        raise ToolError(PROBLEMS["large"].format(name=name))
     return ReadText(" ".join(cleaned(found.title).split()), text)
 
 
@@ -90,9 +94,9 @@ def decoded(content: bytes, name: str) -> str:
             text = content.decode(encoding)
         except ValueError:
             continue
-        if "\x00" not in text:
+        if not _is_noise(text):
             return text
-    raise ToolError(_WORDS["binary"].format(name=name))
+    raise ToolError(PROBLEMS["binary"].format(name=name))
 
 
 def cleaned(text: str) -> str:
@@ -100,6 +104,12 @@ def cleaned(text: str) -> str:
     lines = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n"))
     kept = "".join(c for c in lines if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cs"})
     return kept.strip()
+
+
+def _is_noise(text: str) -> bool:
+    """True when too much of it is no character that people write."""
+    strange = sum(not c.isprintable() and not c.isspace() for c in text[:_SNIFFED_CHARACTERS])
+    return "\x00" in text or strange * _NOISE_SHARE > len(text[:_SNIFFED_CHARACTERS])
 
 
 def _head(path: Path) -> bytes:
@@ -130,7 +140,7 @@ async def _read_in_child(kind: str, path: Path, name: str) -> ReadText:
         async with asyncio.timeout(READ_TIMEOUT_MS / 1000):
             output, _ = await process.communicate()
     except TimeoutError:
-        raise ToolError(_WORDS["timeout"].format(name=name)) from None
+        raise ToolError(PROBLEMS["timeout"].format(name=name)) from None
     finally:
         if process.returncode is None:
             process.kill()
@@ -141,5 +151,5 @@ async def _read_in_child(kind: str, path: Path, name: str) -> ReadText:
         answer = {"error": "broken"}
     if not isinstance(answer, Mapping) or "error" in answer:
         problem = str(answer["error"]) if isinstance(answer, Mapping) else "broken"
-        raise ToolError(_WORDS.get(problem, _WORDS["broken"]).format(name=name))
+        raise ToolError(PROBLEMS.get(problem, PROBLEMS["broken"]).format(name=name))
     return ReadText(str(answer["title"]), str(answer["text"]))
