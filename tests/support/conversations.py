@@ -16,7 +16,7 @@ from agent_service.engine.agent import Agent
 from agent_service.engine.attempt import Attempts, Job
 from agent_service.engine.broadcast import Broadcast, Watch
 from agent_service.engine.clock import SystemClock, SystemIds
-from agent_service.engine.commands import RunCommand, RunSettings
+from agent_service.engine.commands import Reference, RunCommand, RunSettings
 from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.events import AgentCompleted, AgentError, Event, FinalResponse, JsonObject, ToolCompleted
 from agent_service.engine.journal import Journal
@@ -130,15 +130,27 @@ class Bench:
             return await upload.commit(now)
 
     async def ask(
-        self, content: str, *, thread_id: str = "", agent: str = "", settings: RunSettings | None = None
+        self,
+        content: str,
+        *,
+        thread_id: str = "",
+        agent: str = "",
+        settings: RunSettings | None = None,
+        references: tuple[Reference, ...] = (),
     ) -> Told:
         """Send a message and work on it to its end."""
-        run = await self.accept(content, thread_id=thread_id, agent=agent, settings=settings)
+        run = await self.accept(content, thread_id=thread_id, agent=agent, settings=settings, references=references)
         await self.attempts().work(Job(await self.claim(run)))
         return await self.told(run)
 
     async def accept(
-        self, content: str, *, thread_id: str = "", agent: str = "", settings: RunSettings | None = None
+        self,
+        content: str,
+        *,
+        thread_id: str = "",
+        agent: str = "",
+        settings: RunSettings | None = None,
+        references: tuple[Reference, ...] = (),
     ) -> RunRecord:
         """Accept a message."""
         clock, ids = SystemClock(), SystemIds()
@@ -152,7 +164,9 @@ class Bench:
             clock=clock,
             ids=ids,
         )
-        command = RunCommand(content, thread_id=thread_id, agent=agent, settings=settings or RunSettings())
+        command = RunCommand(
+            content, thread_id=thread_id, agent=agent, settings=settings or RunSettings(), references=references
+        )
         return (await runs.accept(USER, command)).run
 
     async def claim(self, run: RunRecord) -> RunRecord:

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from agent_service.llm.offline import analyst, generator, triage, voice
+from agent_service.llm.offline import analyst, generator, librarian, triage, voice
 from agent_service.llm.offline.conversation import Conversation, Saying, Words
 
 _Part: TypeAlias = tuple[Callable[[Conversation], bool], Callable[[Conversation], list[Saying]]]
 
 PARTS: Final[tuple[_Part, ...]] = (
     (generator.can_play, generator.reply),
+    (librarian.can_play, librarian.reply),
     (analyst.can_play, analyst.reply),
 )
 """One for each specialist, tried in order: whether the tools on offer are its own, and its next turn."""
