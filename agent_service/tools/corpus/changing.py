@@ -21,6 +21,7 @@ from agent_service.tools.corpus.library import (
     find_document,
     find_files,
     find_newer_file,
+    fitting,
     names_of,
     new_document,
     referred_files,
@@ -164,9 +165,11 @@ async def add_documents(library: Library, context: ToolContext, args: AddDocumen
     if not added:
         raise ToolError(" ".join(why for _, why in failed))
     now = await library.corpora.get(context.user_id, corpus.corpus_id)
+    shown = fitting({**document_part(record), "change": change.value} for record, change in added)
     result: JsonObject = {
         "corpus": corpus_part(now),
-        "documents": [{**document_part(record), "change": change.value} for record, change in added],
+        "documents": shown,
+        "documents_not_shown": len(added) - len(shown),
         "failed": [{"source": name, "why": why} for name, why in failed],
         "chosen_because": because,
     }

@@ -1,5 +1,6 @@
 """The tool export_corpus: a knowledge base as a file to take away."""
 
+import asyncio
 import io
 import json
 import re
@@ -84,11 +85,11 @@ async def _archive(passages: AsyncIterator[PassageRecord]) -> bytes:
         document: list[PassageRecord] = []
         async for passage in passages:
             if document and passage.document_id != document[0].document_id:
-                _add(archive, document, taken)
+                await asyncio.to_thread(_add, archive, document, taken)
                 document = []
             document.append(passage)
         if document:
-            _add(archive, document, taken)
+            await asyncio.to_thread(_add, archive, document, taken)
     return buffer.getvalue()
 
 

@@ -1,15 +1,16 @@
 """What the tools over knowledge bases work with, and how they find the one, the document and the files meant."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agent_service.engine.events import JsonObject
+from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.ports import Clock, Ids
 from agent_service.engine.tool import ToolContext, ToolError
 from agent_service.tools.analysis import time_text
-from agent_service.tools.corpus.limits import MAX_TITLE_CHARACTERS
+from agent_service.tools.corpus.limits import MAX_SHOWN_BYTES, MAX_TITLE_CHARACTERS
 from agent_service.tools.corpus.passages import cut
 from agent_service.tools.corpus.reading import READABLE, kind_of
 from agent_service.tools.datasets import list_files
@@ -190,6 +191,23 @@ def document_part(document: DocumentRecord) -> JsonObject:
         "create_time": time_text(document.create_time),
         "update_time": time_text(document.update_time),
     }
+
+
+def size(part: JsonValue) -> int:
+    """Return how many bytes this is as JSON."""
+    return len(json.dumps(part, ensure_ascii=False).encode())
+
+
+def fitting(parts: Iterable[JsonObject]) -> list[JsonValue]:
+    """Return the first of these that can be shown together: as many as `MAX_SHOWN_BYTES` lets."""
+    shown: list[JsonValue] = []
+    room = MAX_SHOWN_BYTES
+    for part in parts:
+        room -= size(part)
+        if room < 0:
+            break
+        shown.append(part)
+    return shown
 
 
 def _plain(name: str) -> str:

@@ -44,11 +44,11 @@ MAX_HITS: Final = 10
 MAX_SNIPPET_CHARACTERS: Final = 300
 """Of the part of a passage that shows why it was found."""
 
-MAX_HITS_BYTES: Final = 24 * 1024
-"""Of the hits of one search as JSON: a result that is too large to show helps nobody."""
+MAX_SHOWN_BYTES: Final = 24 * 1024
+"""Of the hits or documents in one result as JSON: a result that is too large to show helps nobody."""
 
 SHOWN_DOCUMENTS: Final = 50
-"""Documents that statistics list, newest first."""
+"""Documents that statistics list, newest first; fewer where they would take more than `MAX_SHOWN_BYTES`."""
 
 READ_TIMEOUT_MS: Final = 10_000
 """Of the child process that reads one file."""

@@ -75,10 +75,11 @@ async def read_file(files: Files, record: FileRecord) -> ReadText:
     head = await asyncio.to_thread(_head, path)
     kind = "pdf" if head.startswith(b"%PDF-") else kind_of(record.name, record.media_type) or _sniffed(head)
     if kind == "text":
-        found = ReadText("", decoded(await asyncio.to_thread(path.read_bytes), name))
+        content = await asyncio.to_thread(path.read_bytes)
+        found = ReadText("", await asyncio.to_thread(decoded, content, name))
     else:
         found = await _read_in_child(kind, path, name)
-    text = cleaned(found.text)
+    text = await asyncio.to_thread(cleaned, found.text)
     if not text:
         raise ToolError(PROBLEMS["empty"].format(name=name))
     if len(text.encode()) > MAX_TEXT_BYTES:

@@ -1,23 +1,23 @@
 """The tools that look into knowledge bases: search_corpus, list_corpora, corpus_stats."""
 
-import json
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.tool import ToolContext, ToolOutput
-from agent_service.tools.corpus.library import Library, corpus_part, document_part, find_corpus
+from agent_service.tools.analysis import time_text
+from agent_service.tools.corpus.library import Library, corpus_part, document_part, find_corpus, fitting, size
 from agent_service.tools.corpus.limits import (
     MAX_CORPORA,
     MAX_HITS,
-    MAX_HITS_BYTES,
     MAX_QUERY_CHARACTERS,
+    MAX_SHOWN_BYTES,
     MAX_SNIPPET_CHARACTERS,
     SHOWN_DOCUMENTS,
 )
 from agent_service.tools.measures import clip, counted
-from storage.records import PassageRecord, SearchHit
+from storage.records import CorpusRecord, PassageRecord, SearchHit
 
 
 class SearchCorpusArgs(BaseModel):
@@ -78,7 +78,7 @@ async def list_corpora(library: Library, context: ToolContext, _args: ListCorpor
     """List the user's knowledge bases."""
     mine = await library.corpora.list(context.user_id)
     documents = sum(corpus.documents for corpus in mine)
-    result: JsonObject = {"corpora": [corpus_part(corpus) for corpus in mine], "total": len(mine)}
+    result: JsonObject = {"corpora": [_entry(corpus) for corpus in mine], "total": len(mine)}
     held = f" with {counted(documents, 'document')}" if mine else ""
     return ToolOutput(f"{counted(len(mine), 'knowledge base')}{held}", result)
 
@@ -87,10 +87,11 @@ async def corpus_stats(library: Library, context: ToolContext, args: CorpusStats
     """Say what a knowledge base holds."""
     corpus = await find_corpus(library, context, args.corpus)
     page = await library.corpora.list_documents(context.user_id, corpus.corpus_id, page_size=SHOWN_DOCUMENTS)
+    shown = fitting(document_part(document) for document in page.items)
     result: JsonObject = {
         "corpus": corpus_part(corpus),
-        "documents": [document_part(document) for document in page.items],
-        "documents_not_shown": corpus.documents - len(page.items),
+        "documents": shown,
+        "documents_not_shown": corpus.documents - len(shown),
         "bytes_per_passage": round(corpus.size_bytes / corpus.passages) if corpus.passages else None,
     }
     held = f"{counted(corpus.documents, 'document')}, {counted(corpus.passages, 'passage')}"
@@ -104,14 +105,26 @@ def cite(passage: PassageRecord) -> str:
     return f"[{name.replace('[', '(').replace(']', ')')}, passage {passage.position}]"
 
 
+def _entry(corpus: CorpusRecord) -> JsonObject:
+    """Return a corpus in a list: so little of it that all that a user may have can be shown."""
+    return {
+        "corpus_id": corpus.corpus_id,
+        "name": corpus.name,
+        "documents": corpus.documents,
+        "passages": corpus.passages,
+        "size_bytes": corpus.size_bytes,
+        "update_time": time_text(corpus.update_time),
+    }
+
+
 def _hit_parts(hits: Sequence[SearchHit]) -> list[JsonValue]:
     """Return the hits, with the whole passage where there is room: for the best ones."""
     parts: list[JsonValue] = []
-    room = MAX_HITS_BYTES
+    room = MAX_SHOWN_BYTES
     for rank, hit in enumerate(hits, start=1):
         part = _hit_part(rank, hit)
-        room -= _size(part)
-        whole = _size(hit.passage.text)
+        room -= size(part)
+        whole = size(hit.passage.text)
         if whole <= room:
             room -= whole
             part = {**part, "text": hit.passage.text}
@@ -160,7 +173,3 @@ def _window(text: str, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
         space = text.rfind(" ", end - margin, end)
         end = space if space >= 0 else end
     return begin, end
-
-
-def _size(part: JsonValue) -> int:
-    return len(json.dumps(part, ensure_ascii=False).encode())

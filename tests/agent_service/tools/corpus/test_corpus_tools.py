@@ -13,9 +13,11 @@ from agent_service.engine.tool import ToolError
 from agent_service.tools.corpus.exporting import file_name
 from agent_service.tools.corpus.limits import (
     MAX_CORPORA,
+    MAX_DESCRIPTION_CHARACTERS,
     MAX_DOCUMENTS,
     MAX_FILES_AT_ONCE,
     MAX_HITS,
+    MAX_NAME_CHARACTERS,
     MAX_QUERY_CHARACTERS,
     MAX_SNIPPET_CHARACTERS,
     SHOWN_DOCUMENTS,
@@ -227,6 +229,24 @@ async def test_a_result_stays_small_enough_to_be_shown(bench: CorpusBench) -> No
     result = await bench.result("search_corpus", query="重試", limit=MAX_HITS)
     assert len(json.dumps(result, ensure_ascii=False).encode()) < 32 * 1024
     assert len(items(result, "hits")) >= 3
+
+
+async def test_all_corpora_that_there_may_be_can_be_listed(bench: CorpusBench) -> None:
+    for number in range(MAX_CORPORA):
+        name = f"{number} " + "標" * (MAX_NAME_CHARACTERS - 3)
+        await bench.call("create_corpus", name=name, description="字" * MAX_DESCRIPTION_CHARACTERS)
+    result = await bench.result("list_corpora")
+    assert len(items(result, "corpora")) == MAX_CORPORA
+    assert len(json.dumps(result, ensure_ascii=False).encode()) < 32 * 1024
+
+
+async def test_long_titles_leave_room_for_fewer_documents(bench: CorpusBench) -> None:
+    await bench.call("create_corpus", name="Notes")
+    texts = [{"text": f"字 {number}", "title": "標" * 200} for number in range(MAX_FILES_AT_ONCE)]
+    for result in (await bench.result("add_documents", texts=texts), await bench.result("corpus_stats")):
+        assert len(json.dumps(result, ensure_ascii=False).encode()) < 32 * 1024
+        shown = len(items(result, "documents"))
+        assert part(result, "documents_not_shown") == MAX_FILES_AT_ONCE - shown
 
 
 @pytest.mark.parametrize("limit", [0, MAX_HITS + 1])
