@@ -25,6 +25,7 @@ from agent_service.llm.offline.library_requests import (
     document_named,
     files_named,
     is_about_document,
+    means_uploads,
     operation_of,
     query_of,
     text_given,
@@ -101,7 +102,7 @@ class _Request:
         """Go on with the documents, where the message names or brings any."""
         referred = [text(entry, "file_id") for entry in children(result, "referenced_files")]
         documents = self._documents(referred)
-        if not documents and self.operation is Operation.CREATE:
+        if not documents and self.operation is Operation.CREATE and not means_uploads(self._message):
             return _words(library_answers.created(result))
         corpus = text(result, "corpus", "corpus_id")
         return [Thought("It is there. I add the documents."), Call("add_documents", {"corpus": corpus, **documents})]

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from agent_service.llm.offline.understanding import Facet, Understanding
+from agent_service.llm.offline.words import READ_CHARACTERS
 
 
 class Operation(StrEnum):
@@ -40,7 +41,7 @@ _VERBS: Final = (
     (Operation.LIST, _LIST),
     (Operation.DELETE, r"(?:delete|remove|erase|wipe|drop|purge|discard|get rid of|throw (?:away|out))\b"),
     (Operation.EXPORT, r"(?:export|download|back ?up|dump|archive)\b"),
-    (Operation.UPDATE, r"(?:update|replace|revise|refresh|overwrite|amend|correct|edit)\b"),
+    (Operation.UPDATE, r"(?:update|replace|revise|refresh|overwrite|amend|correct|edit|change|swap)\b"),
     (Operation.CREATE, r"(?:create|build|make|set ?up|start|establish|open|spin up|new)\b"),
     (Operation.ADD, r"(?:add|put|upload|import|ingest|index|load|append|insert|include|store|save|remember|feed)\b"),
     (Operation.SEARCH, _SEARCH),
@@ -49,10 +50,10 @@ _OPENINGS: Final = tuple((operation, re.compile(f"{_POLITE}{_WISH}{verbs}")) for
 
 _BY_FACET: Final = (
     (Facet.SEARCH, Operation.SEARCH),
-    (Facet.CREATE, Operation.CREATE),
-    (Facet.UPDATE, Operation.UPDATE),
-    (Facet.DELETE, Operation.DELETE),
     (Facet.EXPORT, Operation.EXPORT),
+    (Facet.DELETE, Operation.DELETE),
+    (Facet.UPDATE, Operation.UPDATE),
+    (Facet.CREATE, Operation.CREATE),
     (Facet.ADD, Operation.ADD),
     (Facet.STATISTICS, Operation.LIST),
 )
@@ -61,7 +62,7 @@ _THING: Final = r"(?:knowledge ?base|corpus|kb|collection|library|wiki)"
 _QUOTED: Final = r"[\"“'`](?P<name>[^\"”'`\n]{1,80})[\"”'`]"
 _CALLED: Final = r"\b(?:called|named|titled) (?P<name>\w[\w-]*(?: (?!from|with|and|for|of|out|using|in)\w[\w-]*){0,3})"
 _THING_FOR: Final = (
-    rf"\b{_THING} (?:for|of|about|on|from|out of) (?:all )?(?:of )?(?:our|my|the|these|this|your)? ?"
+    rf"\b{_THING} (?:for|of|about|on|from|out of) (?:all )?(?:of )?(?:(?:our|my|the|these|this|your) )?"
     r"(?P<name>\w[\w-]*(?: (?!from|with|and|using|so|to|in|as)\w[\w-]*){0,2})"
 )
 _THE_THING: Final = (
@@ -88,11 +89,18 @@ _NO_NAME: Final = frozenset(
 DEFAULT_NAME: Final = "Documents"
 """Of a knowledge base that nobody gave a name. It is said."""
 
-FILE: Final = re.compile(r"[\w][\w.()+@-]*\.(?:md|markdown|txt|text|rst|log|html?|pdf|docx?)\b", re.IGNORECASE)
+_ENDINGS: Final = r"\.(?:md|markdown|txt|text|rst|log|html?|pdf|docx?)\b"
+FILE: Final = re.compile(rf"[\w][\w.()+@-]*{_ENDINGS}", re.IGNORECASE)
+FILE_ENDING: Final = re.compile(f"{_ENDINGS}$", re.IGNORECASE)
+_UPLOADS: Final = re.compile(
+    r"\b(?:this|these|those|the|my|our|attached|uploaded) (?:\w+ ){0,2}?(?:files?|uploads?|pdfs?|attachments?)\b"
+    r"|\b(?:i|we) (?:just |have )*uploaded\b",
+    re.IGNORECASE,
+)
 
 _KIND: Final = r"(?:document|page|article|note|file|entry|guide|runbook)"
 _CHANGE: Final = (
-    r"\b(?:update|replace|revise|refresh|overwrite|amend|correct|edit|delete|remove|erase|drop|discard)\w* "
+    r"\b(?:update|replace|revise|refresh|overwrite|amend|correct|edit|change|swap|delete|remove|erase|drop|discard)\w* "
     r"(?:(?:the|our|my|this|whole|entire) )*"
 )
 _END: Final = r"(?:(?= (?:in|from|of|with|by|to)\b)|\s*[:!?]|\.(?=\s|$)|\s*$)"
@@ -106,12 +114,18 @@ _DOCUMENTS: Final = tuple(
     )
 )
 _IS_DOCUMENT: Final = re.compile(rf"\b{_KIND}\b(?! (?:knowledge|corpus|collection))", re.IGNORECASE)
+_DELETES_CORPUS: Final = re.compile(
+    rf"\b(?:delete|remove|erase|wipe|drop|purge|discard)\w* (?:\w+ ){{0,3}}{_THING}\b", re.IGNORECASE
+)
 _IS_CORPUS: Final = re.compile(rf"\b{_THING}\b", re.IGNORECASE)
-_TEXT: Final = re.compile(r"(?::[ \t]*\n?|\n)\s*(?P<text>\S[\s\S]{9,})$")
+_TEXT_BEGINS: Final = re.compile(r":(?=\s)|\n")
+MIN_TEXT_CHARACTERS: Final = 10
+"""Fewer characters after a colon are no text to keep."""
 
 _SAYING: Final = re.compile(
     r"^\W*(?:(?:please|can you|could you|tell (?:me|us)|search|find|look (?:up|for|in|into|through)|ask|query|"
-    r"what|which|where|does|do|did|is|are|there|according to|anything|something|is there)\b\W*)*",
+    r"what(?:'s)?|which|where|does|do|did|is|are|there|according to|anything|something|is there)\b\W*)*"
+    r"(?:(?:(?:the|our|my) )?(?:\w+ ){1,2}?(?:says?|tells?|mentions?|covers?|states?|explains?)\b)?",
     re.IGNORECASE,
 )
 _PLACES: Final = re.compile(
@@ -125,7 +139,7 @@ MAX_QUERY_CHARACTERS: Final = 300
 
 def operation_of(request: str, understanding: Understanding) -> Operation:
     """Return what the message asks for: by the verb that it opens with, else by what is in it."""
-    plain = " ".join(request.lower().split())
+    plain = " ".join(_head(request).lower().split())
     by_verb = next((operation for operation, opening in _OPENINGS if opening.match(plain)), None)
     if by_verb is not None:
         return by_verb
@@ -135,14 +149,13 @@ def operation_of(request: str, understanding: Understanding) -> Operation:
 
 def corpus_named(request: str, understanding: Understanding) -> str:
     """Return the name of a knowledge base, empty where the message names none."""
-    if understanding.entities.corpus:
-        return understanding.entities.corpus
     # "A knowledge base for our runbooks" names one that is to be made; "search it for X" names what to search for.
     searches = operation_of(request, understanding) is Operation.SEARCH
-    for pattern in _NAMES if searches else (*_NAMES, _MADE_FOR):
-        match = pattern.search(request)
-        if match and match["name"].strip().lower() not in _NO_NAME:
-            return match["name"].strip()
+    matches = (pattern.search(_head(request)) for pattern in (_NAMES if searches else (*_NAMES, _MADE_FOR)))
+    for name in (understanding.entities.corpus, *(match["name"] for match in matches if match)):
+        plain = name.strip()
+        if plain and plain.lower().split()[0] not in _NO_NAME:
+            return FILE_ENDING.sub("", plain)
     return ""
 
 
@@ -153,29 +166,32 @@ def title_of(name: str) -> str:
 
 def files_named(request: str, understanding: Understanding) -> list[str]:
     """Return the names of files in the message, in order."""
-    return list(dict.fromkeys([*FILE.findall(request), *understanding.entities.files]))
+    return list(dict.fromkeys([*FILE.findall(_head(request)), *understanding.entities.files]))
+
+
+def means_uploads(request: str) -> bool:
+    """True when the message speaks of files that were uploaded, whether or not it names them."""
+    return bool(_UPLOADS.search(_head(request)))
 
 
 def document_named(request: str) -> str:
     """Return the title or file name of the document that is to be changed or deleted; empty where none is named."""
-    match = next((found for pattern in _DOCUMENTS if (found := pattern.search(request))), None)
+    match = next((found for pattern in _DOCUMENTS if (found := pattern.search(_head(request)))), None)
     name = match["name"].strip() if match else ""
     return "" if name.lower() in _NO_NAME or _IS_CORPUS.search(name) else name
 
 
 def is_about_document(request: str) -> bool:
     """True when a deletion is of a document and not of a whole knowledge base."""
-    if FILE.search(request):
-        return True
-    return bool(_IS_DOCUMENT.search(request)) and not re.search(
-        rf"\b(?:delete|remove|erase|wipe|drop|purge|discard)\w* (?:\w+ ){{0,3}}{_THING}\b", request, re.IGNORECASE
-    )
+    head = _head(request)
+    return bool(FILE.search(head) or (_IS_DOCUMENT.search(head) and not _DELETES_CORPUS.search(head)))
 
 
 def text_given(request: str) -> str:
     """Return the text that the message brings, after a colon or on its own lines; empty where it brings none."""
-    match = _TEXT.search(request)
-    return match["text"].strip() if match else ""
+    begin = _TEXT_BEGINS.search(request)
+    given = request[begin.end() :].strip() if begin else ""
+    return given if len(given) >= MIN_TEXT_CHARACTERS else ""
 
 
 def query_of(request: str, understanding: Understanding) -> str:
@@ -186,3 +202,8 @@ def query_of(request: str, understanding: Understanding) -> str:
     words = _PLACES.sub(" ", _SAYING.sub("", plain))
     query = " ".join(_FILLERS.sub("", words.strip()).strip(" ?!.,:;").split())
     return (query or plain)[:MAX_QUERY_CHARACTERS]
+
+
+def _head(request: str) -> str:
+    """Return the part of a message that is understood."""
+    return request[:READ_CHARACTERS]

@@ -188,7 +188,7 @@ async def update_document(library: Library, context: ToolContext, args: UpdateDo
     else:
         file = await find_newer_file(library, context, document, args.file)
         with told_in_words():
-            text, source = (await read_file(library.files, file)).text, file.name
+            text, source = (await read_file(library.files, file, library.turn)).text, file.name
     _check_text(text)
     new = await asyncio.to_thread(
         new_document,
@@ -284,7 +284,7 @@ async def _document(
 ) -> NewDocument:
     """Read a file or text as a document. Raises `ToolError`."""
     if isinstance(source, FileRecord):
-        read = await read_file(library.files, source)
+        read = await read_file(library.files, source, library.turn)
         text, name = read.text, source.name
         title = read.title or first_heading(text) or Path(source.name).stem
     else:

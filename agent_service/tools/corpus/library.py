@@ -1,16 +1,17 @@
 """What the tools over knowledge bases work with, and how they find the one, the document and the files meant."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.ports import Clock, Ids
 from agent_service.engine.tool import ToolContext, ToolError
 from agent_service.tools.analysis import time_text
-from agent_service.tools.corpus.limits import MAX_SHOWN_BYTES, MAX_TITLE_CHARACTERS
+from agent_service.tools.corpus.limits import MAX_READERS, MAX_SHOWN_BYTES, MAX_TITLE_CHARACTERS
 from agent_service.tools.corpus.passages import cut
 from agent_service.tools.corpus.reading import READABLE, kind_of
 from agent_service.tools.datasets import list_files
@@ -31,12 +32,13 @@ NEWEST: Final = "it is your newest upload that can be added"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """The user's knowledge bases and files, and what new ones need."""
+    """The knowledge bases and files, what new ones need, and the turn of files that a process of their own reads."""
 
     corpora: Corpora
     files: Files
     clock: Clock
     ids: Ids
+    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_READERS))
 
 
 async def find_corpus(library: Library, context: ToolContext, named: str) -> CorpusRecord:

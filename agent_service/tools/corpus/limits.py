@@ -55,3 +55,6 @@ READ_TIMEOUT_MS: Final = 10_000
 
 READ_MEMORY_MIB: Final = 512
 """Of that process."""
+
+MAX_READERS: Final = 2
+"""Such processes at once; further files wait for their turn, within their call's time."""

@@ -66,8 +66,8 @@ def kind_of(name: str, media_type: str = "") -> str:
     return by_name or _MEDIA_TYPES.get(plain, "text" if plain in {"text/plain", "text/markdown"} else "")
 
 
-async def read_file(files: Files, record: FileRecord) -> ReadText:
-    """Return the text of a user's file. Raises `ToolError`."""
+async def read_file(files: Files, record: FileRecord, turn: asyncio.Semaphore) -> ReadText:
+    """Return the text of a user's file. `turn` bounds the processes that read at once. Raises `ToolError`."""
     name = clip(record.name)
     if record.size_bytes > MAX_FILE_BYTES:
         raise ToolError(f"{name} is larger than {MAX_FILE_BYTES // _MIB} MiB, the most that can be added. Split it.")
@@ -78,7 +78,8 @@ async def read_file(files: Files, record: FileRecord) -> ReadText:
         content = await asyncio.to_thread(path.read_bytes)
         found = ReadText("", await asyncio.to_thread(decoded, content, name))
     else:
-        found = await _read_in_child(kind, path, name)
+        async with turn:
+            found = await _read_in_child(kind, path, name)
     text = await asyncio.to_thread(cleaned, found.text)
     if not text:
         raise ToolError(PROBLEMS["empty"].format(name=name))

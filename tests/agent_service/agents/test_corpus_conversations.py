@@ -72,6 +72,13 @@ async def test_files_that_the_message_refers_to_are_added_at_once(bench: Bench) 
     assert "which now has 1 document" in told.final.content
 
 
+async def test_uploads_that_are_not_named_are_the_newest(bench: Bench) -> None:
+    await bench.put("retries.md", RETRIES)
+    told = await bench.ask("create a knowledge base called Runbooks with the file I just uploaded", agent=AGENT)
+    assert called(told) == ["create_corpus", "add_documents"]
+    assert "You named no file, so I took the newest upload" in told.final.content
+
+
 async def test_nothing_found_is_said_and_nothing_made_up(bench: Bench) -> None:
     await filled(bench, RETRIES)
     answer = (await bench.ask("what do our docs say about vacation?")).final.content

@@ -1,5 +1,6 @@
 """What a message asks of knowledge bases, by its own words."""
 
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -10,6 +11,7 @@ from agent_service.llm.offline.library_requests import (
     document_named,
     files_named,
     is_about_document,
+    means_uploads,
     operation_of,
     query_of,
     text_given,
@@ -38,6 +40,7 @@ OPERATIONS = {
     "is there anything about SLAs in our wiki?": "search",
     "update the escalation document in the runbooks": "update",
     "replace the old refund policy document with refunds-v2.txt": "update",
+    "change the vacation policy document in the hr handbook": "update",
     "delete the knowledge base named scratch": "delete",
     "get rid of the handbook corpus": "delete",
     "export the runbooks knowledge base": "export",
@@ -61,6 +64,11 @@ NAMES = {
     "export the runbooks knowledge base": "runbooks",
     "delete the old knowledge base": "",
     "build a knowledge base": "",
+    "make a corpus out of these files": "",
+    "start a knowledge base with the files I just uploaded": "",
+    "new corpus from handbook.pdf": "handbook",
+    "search the knowledge base for rate limits": "",
+    "show me all the knowledge bases I have": "",
     "add this to it": "",
 }
 
@@ -78,7 +86,9 @@ def test_titles() -> None:
 
 QUERIES = {
     "what do our docs say about retries?": "retries",
-    "what do our docs say about the refund policy": "the refund policy",
+    "what do our docs say about refund policies": "refund policies",
+    "do the runbooks say how to drain a node?": "how to drain a node",
+    "what's in our docs about SSO?": "SSO",
     "search our docs for rate limits": "rate limits",
     "is there anything about SLAs in our docs?": "SLAs",
     "search": "search",
@@ -112,9 +122,34 @@ def test_a_whole_knowledge_base_is_no_document() -> None:
     assert not is_about_document("delete the runbooks")
 
 
+def test_uploads_are_meant() -> None:
+    assert means_uploads("create a knowledge base from the files I just uploaded")
+    assert means_uploads("create a knowledge base with these PDFs")
+    assert not means_uploads("create a knowledge base for our runbooks")
+
+
 def test_texts_and_files() -> None:
     assert text_given("add this to the notes: Deploys happen on Tuesdays.") == "Deploys happen on Tuesdays."
     assert text_given("add this\n\n# Head\nText: more") == "# Head\nText: more"
     assert text_given("add runbook.md") == ""
     message = "add A.md, b.pdf and A.md and usage.csv"
     assert files_named(message, understood(message)) == ["A.md", "b.pdf", "usage.csv"]
+
+
+PIECES = ("a", "\n", ": ", "in ", "the a ", "a-", "a.", "delete the ", '"', "knowledge base ", ",")
+
+
+@pytest.mark.parametrize("piece", PIECES, ids=range(len(PIECES)))
+def test_any_message_is_understood_in_time(piece: str) -> None:
+    message = "create " + piece * (100_000 // len(piece))
+    began = time.perf_counter()
+    known = understood(message)
+    operation_of(message, known)
+    corpus_named(message, known)
+    files_named(message, known)
+    document_named(message)
+    is_about_document(message)
+    means_uploads(message)
+    text_given(message)
+    query_of(message, known)
+    assert time.perf_counter() - began < 5

@@ -118,6 +118,6 @@ def test_no_word_is_lost(lines: list[str]) -> None:
 
 def test_a_hostile_text_is_cut_in_time() -> None:
     began = time.perf_counter()
-    for text in ("# " * 500_000, "#\n" * 500_000, "=\n" * 500_000, ". " * 500_000, "```\n" * 250_000, "\n" * 1_000_000):
-        cut(text)
-    assert time.perf_counter() - began < 15
+    for piece in ("# ", "#\n", "=\n", ". ", "```\n", "\n", "a\n---\n"):
+        cut(piece * 50_000)
+    assert time.perf_counter() - began < 5
