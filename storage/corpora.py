@@ -163,11 +163,11 @@ class SqlCorpora:
         rows = await self._database.read(work)
         return cut_page([document_record(row) for row in rows], page_size, _document_key, *listing)
 
-    async def delete_document(self, user_id: str, document_id: str) -> None:
+    async def delete_document(self, user_id: str, document_id: str, update_time: datetime) -> None:
         async def work(connection: AsyncConnection) -> None:
             known = await _locked_document(connection, user_id, document_id)
             await connection.execute(delete(corpus_documents).where(corpus_documents.c.id == document_id))
-            await _touch(connection, known.corpus_id, known.update_time)
+            await _touch(connection, known.corpus_id, update_time)
 
         await self._database.write(work, is_bulk=True)
 

@@ -341,8 +341,8 @@ class Corpora(Protocol):
         """List documents, newest first. Raises `RecordNotFoundError` for the corpus, `InvalidPageTokenError`."""
         ...
 
-    async def delete_document(self, user_id: str, document_id: str) -> None:
-        """Remove the document. Raises `RecordNotFoundError`."""
+    async def delete_document(self, user_id: str, document_id: str, update_time: datetime) -> None:
+        """Remove the document; its corpus changed at this time. Raises `RecordNotFoundError`."""
         ...
 
     def read(self, user_id: str, corpus_id: str) -> AsyncIterator[PassageRecord]:

@@ -99,10 +99,10 @@ class MemoryCorpora:
         ]
         return cut_page(found[::-1], page_size, _document_key, *listing)
 
-    async def delete_document(self, user_id: str, document_id: str) -> None:
+    async def delete_document(self, user_id: str, document_id: str, update_time: datetime) -> None:
         document = await self.get_document(user_id, document_id)
         del self._state.documents[document_id], self._state.passages[document_id]
-        self._touch(document.corpus_id, document.update_time)
+        self._touch(document.corpus_id, update_time)
 
     async def read(self, user_id: str, corpus_id: str) -> AsyncIterator[PassageRecord]:
         await self.get(user_id, corpus_id)

@@ -164,15 +164,17 @@ async def test_what_is_deleted_is_not_found(storage: Storage) -> None:
     corpus = await made(storage)
     one = await added(storage, a_document(corpus, "Retry once."))
     await added(storage, a_document(corpus, "Retry twice."))
-    await storage.corpora.delete_document("ada", one.document_id)
+    await storage.corpora.delete_document("ada", one.document_id, at(9))
     assert await texts(storage, "retry") == ["Retry twice."]
+    left = await storage.corpora.get("ada", corpus.corpus_id)
+    assert (left.documents, left.passages, left.update_time) == (1, 1, at(9))
     await storage.corpora.delete("ada", corpus.corpus_id)
     assert await texts(storage, "retry") == []
     for call in (
         storage.corpora.get("ada", corpus.corpus_id),
         storage.corpora.delete("ada", corpus.corpus_id),
         storage.corpora.get_document("ada", one.document_id),
-        storage.corpora.delete_document("ada", one.document_id),
+        storage.corpora.delete_document("ada", one.document_id, at(9)),
         storage.corpora.list_documents("ada", corpus.corpus_id, page_size=1),
         storage.corpora.add_document(a_document(corpus, "x"), **PLENTY),
         found(storage, "x", corpus_ids=[corpus.corpus_id]),
@@ -226,37 +228,25 @@ async def test_a_hit_says_where_it_is(storage: Storage) -> None:
     assert hit.score > 0
 
 
-@pytest.mark.parametrize(
-    ("query", "text"),
-    [
-        ("retries", "We RETRIED."),
-        ("cafe", "The Café is closed."),
-        ("Größe", "groesse oder grösse"),
-        ("max_retries", "Set max retries to 3."),
-        ("error 429", "Answer 429 means slow down."),
-        ("ERR-1234", "It logs err 1234."),
-        ("api.example.com", "Call api.example.com for that."),
-        ("重試", "請重試一次"),
-        ("re\u0301sume\u0301", "Send your résumé."),
-        ("what is it", "It is what it is."),
-    ],
-    ids=[
-        "stem",
-        "accent",
-        "sharp",
-        "underscore",
-        "number",
-        "code",
-        "host",
-        "unspaced",
-        "decomposed",
-        "only-common-words",
-    ],
-)
-async def test_words_are_found_as_people_write_them(storage: Storage, query: str, text: str) -> None:
-    corpus = await made(storage)
-    await added(storage, a_document(corpus, text, "zebra"))
-    assert await texts(storage, query) == [text]
+WRITTEN = {
+    "retries": "We RETRIED.",
+    "cafe": "The Café is closed.",
+    "Größe": "groesse or grösse",
+    "max_retries": "Set max retries to 3.",
+    "error 429": "Answer 429 means slow down.",
+    "ERR-1234": "It logs err 1234.",
+    "api.example.com": "Call api.example.com for that.",
+    "重試": "請重試一次",
+    "re\u0301sume\u0301": "Send your résumé.",
+    "what is it": "It is what it is.",
+}
+
+
+async def test_words_are_found_as_people_write_them(storage: Storage) -> None:
+    for query, text in WRITTEN.items():
+        corpus = await made(storage, query)
+        await added(storage, a_document(corpus, text, "zebra"))
+        assert await texts(storage, query, corpus_ids=[corpus.corpus_id]) == [text], query
 
 
 async def test_the_rarer_word_and_the_more_words_count(storage: Storage) -> None:
@@ -319,31 +309,23 @@ async def test_hits_are_limited_and_counted(storage: Storage) -> None:
     assert (len(result.hits), result.found) == (3, CANDIDATES)
 
 
-@pytest.mark.parametrize(
-    "query",
-    ["", "   ", "!!!", "\"'()*:^-", "🙂"],
-    ids=["empty", "spaces", "marks", "syntax", "emoji"],
-)
-async def test_a_query_without_words_finds_nothing(storage: Storage, query: str) -> None:
+async def test_a_query_without_words_finds_nothing(storage: Storage) -> None:
     await added(storage, a_document(await made(storage), "Retry twice."))
-    assert await found(storage, query) == SearchResult((), (), 0, as_beginnings=False)
+    for query in ("", "   ", "!!!", "\"'()*:^-", "🙂"):
+        assert await found(storage, query) == SearchResult((), (), 0, as_beginnings=False)
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
+async def test_syntax_in_a_query_is_words(storage: Storage) -> None:
+    await added(storage, a_document(await made(storage), "Retry twice."))
+    for query in (
         'retry" OR corpus_id : "x',
         "retry' | 'x':* & !y",
         "retry AND OR NOT NEAR(",
         "retry*^+{}()<->\\",
         "words : retry; DROP TABLE corpora; --",
-        "retry \ud800 %_",
-    ],
-    ids=["fts5", "tsquery", "operators", "marks", "sql", "surrogate"],
-)
-async def test_syntax_in_a_query_is_words(storage: Storage, query: str) -> None:
-    await added(storage, a_document(await made(storage), "Retry twice."))
-    assert await texts(storage, query) == ["Retry twice."]
+        "retry \ud800 %_ \x00",
+    ):
+        assert await texts(storage, query) == ["Retry twice."], query
 
 
 async def test_no_corpora_no_hits(storage: Storage) -> None:
@@ -371,7 +353,7 @@ async def test_the_version_changes_with_every_change_and_only_then(storage: Stor
     await changed()
     await corpora.replace_document(a_document(corpus, "Three.", document_id=two.document_id), max_passages=9)
     await changed()
-    await corpora.delete_document("ada", document.document_id)
+    await corpora.delete_document("ada", document.document_id, at(9))
     await changed()
     other = await made(storage, "Other")
     await changed()

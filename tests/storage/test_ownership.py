@@ -80,7 +80,9 @@ CALLS: Final[Mapping[str, Callable[[Storage, str, Belongings], Awaitable[object]
     "Corpora.list_documents": lambda storage, user, its: storage.corpora.list_documents(
         user, its.corpus_id, page_size=9
     ),
-    "Corpora.delete_document": lambda storage, user, its: storage.corpora.delete_document(user, its.document_id),
+    "Corpora.delete_document": lambda storage, user, its: storage.corpora.delete_document(
+        user, its.document_id, at(500)
+    ),
     "Corpora.read": lambda storage, user, its: passages(storage, user, its.corpus_id),
     "Corpora.search": lambda storage, user, _: storage.corpora.search(user, "retries", corpus_ids=(), limit=9),
     "Corpora.version": lambda storage, user, _: changed_version(storage, user),

@@ -220,7 +220,7 @@ async def delete_document(library: Library, context: ToolContext, args: DeleteDo
         return ToolOutput(f"There is no document “{clip(args.document)}”", nothing)
     document = await find_document(library, context, args.corpus, args.document)
     with told_in_words():
-        await library.corpora.delete_document(context.user_id, document.document_id)
+        await library.corpora.delete_document(context.user_id, document.document_id, library.clock.now())
     corpus = await library.corpora.get(context.user_id, document.corpus_id)
     result: JsonObject = {
         "corpus": corpus_part(corpus),
