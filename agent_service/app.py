@@ -136,7 +136,12 @@ async def open_app(
                 run_timeout_ms=round(settings.run_timeout_s * 1000),
                 larger_model=settings.larger_model,
                 degraded=_counted_degradations(metrics),
-                cache=AnswerCache(cache, storage.files, clock, versions=(version_of_files(storage.files, is_data),)),
+                cache=AnswerCache(
+                    cache,
+                    storage.files,
+                    clock,
+                    versions=(version_of_files(storage.files, is_data), storage.corpora.version),
+                ),
             ),
             tools=registry.tools,
             limits=ToolLimits(),

@@ -7,22 +7,25 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from agent_service.agents.corpus_admin import CORPUS_ADMIN
 from agent_service.agents.data import DATA
 from agent_service.agents.optimizations import OPTIMIZATIONS
 from agent_service.agents.supervisor import SUPERVISOR
 from agent_service.agents.synthetic_data import SYNTHETIC_DATA
 from agent_service.agents.triage import TRIAGE
 from agent_service.engine.artifacts import MAX_ARTIFACT_BYTES
+from agent_service.engine.clock import SystemIds
 from agent_service.engine.ports import Clock
 from agent_service.engine.tool import Tool
 from agent_service.tools.analysis import Workbench
+from agent_service.tools.corpus.tools import corpus_tools
 from agent_service.tools.data import NO_DATABASES, data_tools
 from agent_service.tools.optimization.tools import optimization_tools
 from agent_service.tools.sandbox import Sandbox, SandboxLimits
 from agent_service.tools.synthetic.tools import synthetic_tools
 from storage.interfaces import Storage
 
-OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA, OPTIMIZATIONS, SYNTHETIC_DATA)
+OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA, OPTIMIZATIONS, CORPUS_ADMIN, SYNTHETIC_DATA)
 """The supervisor, and the agents that it hands requests to."""
 
 
@@ -53,5 +56,6 @@ def own_tools(
     return (
         *data_tools(bench, databases),
         *optimization_tools(bench),
+        *corpus_tools(storage.corpora, storage.files, clock, SystemIds()),
         *synthetic_tools(bench, place.maker),
     )

@@ -18,13 +18,19 @@ from storage.records import (
     AppendOutcome,
     Beat,
     Checkpoint,
+    CorpusRecord,
+    DocumentChange,
+    DocumentRecord,
     FileRecord,
     MessageRecord,
+    NewDocument,
     NewRun,
     Page,
+    PassageRecord,
     Position,
     RunRecord,
     RunStatus,
+    SearchResult,
     StoredEvent,
     ThreadRecord,
 )
@@ -286,6 +292,82 @@ class Files(Protocol):
         ...
 
 
+class Corpora(Protocol):
+    """Knowledge bases: documents cut into passages, searched by their words."""
+
+    async def create(self, corpus: CorpusRecord, *, max_corpora: int) -> CorpusRecord:
+        """Save a new corpus, or return the one that the user has under this name, also for racing calls.
+
+        Names are equal without regard to case and the number of spaces. Raises `CorpusLimitError` when the user has
+        `max_corpora` already.
+        """
+        ...
+
+    async def get(self, user_id: str, corpus_id: str) -> CorpusRecord:
+        """Return the corpus. Raises `RecordNotFoundError`."""
+        ...
+
+    async def list(self, user_id: str) -> Sequence[CorpusRecord]:
+        """Return all corpora of the user, by name."""
+        ...
+
+    async def delete(self, user_id: str, corpus_id: str) -> None:
+        """Remove the corpus with its documents. Raises `RecordNotFoundError`."""
+        ...
+
+    async def add_document(
+        self, document: NewDocument, *, max_documents: int, max_passages: int
+    ) -> tuple[DocumentRecord, DocumentChange]:
+        """Save a document (ADDED), or return the one of the corpus that has the same `sha256` (UNCHANGED).
+
+        Raises `RecordNotFoundError` for the corpus, `CorpusLimitError` when it would have more documents or passages
+        than these.
+        """
+        ...
+
+    async def replace_document(
+        self, document: NewDocument, *, max_passages: int
+    ) -> tuple[DocumentRecord, DocumentChange]:
+        """Give the document of this id another title, source and text (UPDATED; UNCHANGED where they are the same).
+
+        Its corpus and create time stay. Raises `RecordNotFoundError`, `DuplicateDocumentError`, `CorpusLimitError`.
+        """
+        ...
+
+    async def get_document(self, user_id: str, document_id: str) -> DocumentRecord:
+        """Return the document. Raises `RecordNotFoundError`."""
+        ...
+
+    async def list_documents(
+        self, user_id: str, corpus_id: str, *, page_size: int, page_token: str = ""
+    ) -> Page[DocumentRecord]:
+        """List documents, newest first. Raises `RecordNotFoundError` for the corpus, `InvalidPageTokenError`."""
+        ...
+
+    async def delete_document(self, user_id: str, document_id: str, update_time: datetime) -> None:
+        """Remove the document; its corpus changed at this time. Raises `RecordNotFoundError`."""
+        ...
+
+    def read(self, user_id: str, corpus_id: str) -> AsyncIterator[PassageRecord]:
+        """Yield the passages of all documents, oldest document first, each in its order.
+
+        Raises `RecordNotFoundError` at the first one. What changes meanwhile may be seen as it was or as it is.
+        """
+        ...
+
+    async def search(self, user_id: str, query: str, *, corpus_ids: Collection[str], limit: int) -> SearchResult:
+        """Return the `limit` passages that fit the query best, of these corpora, or of all that the user has.
+
+        The query is words, never syntax; English words are equal by their stem. Raises `RecordNotFoundError` for a
+        corpus.
+        """
+        ...
+
+    async def version(self, user_id: str) -> str:
+        """Return a short text that changes with every change of the user's corpora, and only then."""
+        ...
+
+
 class Cache(Protocol):
     """Small values for a while, which anybody may lose at any time: it never raises, it merely does not have them."""
 
@@ -326,6 +408,11 @@ class Storage(Protocol):
     @property
     def files(self) -> Files:
         """Files."""
+        ...
+
+    @property
+    def corpora(self) -> Corpora:
+        """Knowledge bases."""
         ...
 
     async def ping(self) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from storage.appends import check_appends
 from storage.errors import StorageUnavailableError
+from storage.memory_corpora import MemoryCorpora
 from storage.memory_files import MemoryFiles
 from storage.memory_runs import MemoryRuns
 from storage.memory_state import MemoryState
@@ -81,6 +82,7 @@ class MemoryStorage:
         self._runs = MemoryRuns(self.state)
         self._threads = MemoryThreads(self.state)
         self._files = MemoryFiles(self.state)
+        self._corpora = MemoryCorpora(self.state)
         self._closed = False
 
     @property
@@ -98,6 +100,10 @@ class MemoryStorage:
     @property
     def files(self) -> MemoryFiles:
         return self._files
+
+    @property
+    def corpora(self) -> MemoryCorpora:
+        return self._corpora
 
     async def ping(self) -> None:
         if self._closed:

@@ -5,7 +5,18 @@ from dataclasses import replace
 from datetime import datetime
 
 from storage.errors import RecordNotFoundError
-from storage.records import Checkpoint, FileRecord, MessageRecord, MessageRole, RunRecord, StoredEvent, ThreadRecord
+from storage.records import (
+    Checkpoint,
+    CorpusRecord,
+    DocumentRecord,
+    FileRecord,
+    MessageRecord,
+    MessageRole,
+    Passage,
+    RunRecord,
+    StoredEvent,
+    ThreadRecord,
+)
 
 
 class MemoryState:
@@ -21,6 +32,12 @@ class MemoryState:
         self.files: dict[str, FileRecord] = {}
         #: By user and SHA-256.
         self.contents: dict[tuple[str, str], bytes] = {}
+        self.corpora: dict[str, CorpusRecord] = {}
+        #: By corpus: how often it has changed.
+        self.revisions: dict[str, int] = {}
+        self.documents: dict[str, DocumentRecord] = {}
+        #: By document, in order.
+        self.passages: dict[str, tuple[Passage, ...]] = {}
 
     def thread(self, user_id: str, thread_id: str) -> ThreadRecord:
         """Return the user's thread. Raises `RecordNotFoundError`."""

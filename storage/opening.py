@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from storage.corpora import SqlCorpora
 from storage.data_dir import DataDirLock, database_path, files_path
 from storage.database import Database, check_revision, is_embedded, migrate, open_database, sqlite_url
 from storage.event_log import SqlEventLog
@@ -21,6 +22,7 @@ class SqlStorage:
         self._runs = SqlRuns(database)
         self._threads = SqlThreads(database)
         self._files = files
+        self._corpora = SqlCorpora(database)
 
     @property
     def events(self) -> SqlEventLog:
@@ -37,6 +39,10 @@ class SqlStorage:
     @property
     def files(self) -> SqlFiles:
         return self._files
+
+    @property
+    def corpora(self) -> SqlCorpora:
+        return self._corpora
 
     async def ping(self) -> None:
         await self._database.ping()

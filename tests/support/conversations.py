@@ -127,7 +127,7 @@ class Bench:
         self.broadcast = Broadcast(self.storage.events, self.storage.runs)
         self.journal = Journal(self.storage.events, self.broadcast.publish)
         self.journal.start()
-        versions = (version_of_files(self.storage.files, is_data),)
+        versions = (version_of_files(self.storage.files, is_data), self.storage.corpora.version)
         self.supervisor = Supervisor(
             registry=self.registry,
             loop=self.loop,
