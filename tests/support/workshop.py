@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.agent import Agent
+from agent_service.engine.approvals import Approvals
 from agent_service.engine.attempt import Attempts
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.clock import SystemClock, SystemIds
@@ -176,6 +177,8 @@ class Workshop:
     poll_interval_ms: int = INTERVAL_MS
     broadcast_poll_ms: int = INTERVAL_MS
     run_timeout_ms: int = 30_000
+    approval_timeout_ms: int = 60_000
+    settle_ms: int = 5_000
     retry_delays_ms: Sequence[int] = (1, 1, 1)
     limits: ToolLimits = field(default_factory=ToolLimits)
     models: Mapping[str, bool] = field(default_factory=lambda: {"offline": True})
@@ -206,10 +209,15 @@ class Workshop:
             ids=ids,
             run_timeout_ms=self.run_timeout_ms,
             max_history=100,
+            approval_timeout_ms=self.approval_timeout_ms,
+        )
+        approvals = Approvals(
+            self.storage, self.broadcast, registry.tools, self._codec, clock, settle_ms=self.settle_ms
         )
         self.worker = Worker(
             self.storage.runs,
             attempts,
+            approvals,
             worker_id=self.worker_id,
             slots=self.slots,
             lease_ms=self.lease_ms,
