@@ -35,6 +35,7 @@ from agent_service.engine.work import Work
 from agent_service.engine.worker import Worker
 from storage.interfaces import Storage
 from storage.records import RunRecord, StoredEvent, ThreadConflict
+from tests.support.consent import call_with_consent
 from tests.support.cuttable_storage import EVERYTHING, CuttableStorage
 from tests.support.gates import TIMEOUT_S, Gate
 from tests.support.grammar import check_run
@@ -91,6 +92,11 @@ async def say(work: Work, text: str) -> None:
 async def call_tool(work: Work, name: str, call_id: str = "a", **args: str) -> ToolOutcome:
     """Run a tool as a step of the data agent would."""
     return await work.dispatcher.call("data", STEP, ToolCall(call_id, name, args), frozenset({name}))
+
+
+async def call_agreed_tool(work: Work, name: str, call_id: str = "a") -> ToolOutcome:
+    """Do the same with a tool that needs a person's consent, and has it."""
+    return await call_with_consent(work, "data", STEP, ToolCall(call_id, name, {}))
 
 
 async def answer(work: Work) -> FinalResponse:
