@@ -39,6 +39,7 @@ from agent_service.engine.registry import Registry
 from agent_service.engine.runs import Runs
 from agent_service.engine.threads import Threads
 from agent_service.engine.tool import Tool, ToolContext, ToolOutput
+from agent_service.engine.translation import translated
 from generated.apex.agent.v1.agent_pb2_grpc import (
     AgentServiceStub,
     FileServiceStub,
@@ -105,6 +106,8 @@ class Stage:
     async def decide(
         self, user: UserExecutionContext, run_id: str, approval_id: str, verdict: Verdict
     ) -> ApprovalDecision:
+        with translated():
+            await self._storage.runs.get(user.user_id, run_id)
         self.decided.append((user.user_id, run_id, approval_id, verdict))
         return verdict.decision
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import httpx
+from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 
 from generated.apex.agent.v1 import agent_pb2 as pb
 from tests.support.face import make_token
@@ -19,7 +21,6 @@ NO_ROUTE: Final[Mapping[str, str]] = {
     "RunAgent": "messages go over the socket",
     "StartRun": "messages go over the socket",
     "WatchThread": "there is no such route",
-    "ResolveApproval": "there is no such route",
     "Attach": "it is the bridge's own",
     "RevokeTokens": "tokens are revoked over gRPC only",
 }
@@ -37,7 +38,7 @@ HIDDEN: Final[Mapping[str, str]] = {
 }
 """The rules of the other rpcs that no request can come near, and why."""
 
-Written: TypeAlias = int | str | list[str]
+Written: TypeAlias = int | str | list[str] | dict[str, object]
 
 RENAMED: Final[Mapping[str, str]] = {
     "metadata.media_type": "file",  # a form has one field
@@ -66,6 +67,7 @@ ROUTES: Final[Mapping[str, Route]] = {
     "GetRun": Route("GET", RUN),
     "WatchRun": Route("GET", f"{RUN}/events", ("after_seq",)),
     "CancelRun": Route("POST", f"{RUN}/cancel", body=("reason",)),
+    "ResolveApproval": Route("POST", f"{RUN}/approvals/{{approval_id}}", body=("decision", "comment", "edited_args")),
     "ListThreads": Route("GET", "/api/v1/threads", ("query", *PAGE)),
     "CreateThread": Route("POST", "/api/v1/threads", body=("title",)),
     "GetThread": Route("GET", THREAD),
@@ -120,8 +122,12 @@ def _written(field: FieldDescriptor, value: object) -> Written:
     match value:
         case int() if field.name == "expires_in_ms":
             return math.floor(value / 1000) if value < 1000 else math.ceil(value / 1000)
+        case int() if field.enum_type is not None:
+            return enum_name(field, value)
         case int() | str():
             return value
+        case Struct():
+            return json_format.MessageToDict(value)
         case Message():
             return ""
         case Iterable():
