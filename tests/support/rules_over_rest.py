@@ -9,7 +9,6 @@ import httpx
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct
 
 from generated.apex.agent.v1 import agent_pb2 as pb
 from tests.support.face import make_token
@@ -38,7 +37,7 @@ HIDDEN: Final[Mapping[str, str]] = {
 }
 """The rules of the other rpcs that no request can come near, and why."""
 
-Written: TypeAlias = int | str | list[str] | dict[str, object]
+Written: TypeAlias = int | str | list[str]
 
 RENAMED: Final[Mapping[str, str]] = {
     "metadata.media_type": "file",  # a form has one field
@@ -98,7 +97,9 @@ async def over_rest(http: httpx.AsyncClient, edge: Edge, request: Message, user:
     route = ROUTES[edge.method.name]
     given = {field.name: _written(field, value) for field, value in request.ListFields()}
     query = {name: given[name] for name in route.query if name in given}
-    body = {RENAMED.get(name, name): given[name] for name in route.body if name in given}
+    body: dict[str, object] = {RENAMED.get(name, name): given[name] for name in route.body if name in given}
+    if isinstance(request, pb.ResolveApprovalRequest) and request.HasField("edited_args"):
+        body["edited_args"] = json_format.MessageToDict(request.edited_args)
     answer = await http.request(
         route.method,
         route.path.format(**given),
@@ -126,8 +127,6 @@ def _written(field: FieldDescriptor, value: object) -> Written:
             return enum_name(field, value)
         case int() | str():
             return value
-        case Struct():
-            return json_format.MessageToDict(value)
         case Message():
             return ""
         case Iterable():
