@@ -24,7 +24,7 @@ class Waiting:
         now = self._dialect.now()
         run_id, approval_id = bindparam("of_run", type_=KEY), bindparam("of_approval", type_=KEY)
         this_question = (approvals.c.run_id == run_id, approvals.c.approval_id == approval_id)
-        waiting = runs.c.status == RunStatus.WAITING_APPROVAL
+        of_user = (runs.c.id == run_id, runs.c.user_id == bindparam("user_id"))
         self._leave = database.prepare(
             update(runs)
             .where(runs.c.id == run_id, runs.c.epoch == bindparam("of_epoch"), runs.c.end_time.is_(None))
@@ -46,18 +46,15 @@ class Waiting:
         self._advance = database.prepare(
             update(runs)
             .where(
-                runs.c.id == run_id,
-                runs.c.user_id == bindparam("of_user"),
+                *of_user,
                 runs.c.epoch == bindparam("of_epoch"),
                 runs.c.last_seq == bindparam("after_seq"),
-                waiting,
+                runs.c.status == RunStatus.WAITING_APPROVAL,
             )
             .values(epoch=runs.c.epoch + 1, last_seq=bindparam("new_seq"), status=bindparam("new_status"))
             .returning(runs.c.id)
         )
-        self._find = database.prepare(
-            select(runs.c.id).where(runs.c.id == run_id, runs.c.user_id == bindparam("of_user"))
-        )
+        self._find = database.prepare(select(runs.c.id).where(*of_user))
         in_time = database.prepare(_answer(*this_question, approvals.c.expire_time > now))
         too_late = database.prepare(_answer(*this_question, approvals.c.expire_time <= now))
         self._answers = {False: in_time, True: too_late}
@@ -76,14 +73,14 @@ class Waiting:
         run_id = resolution.run_id
         advanced = yield self._advance(
             of_run=run_id,
-            of_user=user_id,
+            user_id=user_id,
             of_epoch=resolution.epoch,
             after_seq=resolution.after_seq,
             new_seq=resolution.after_seq + len(resolution.events),
             new_status=status_after(resolution),
         )
         if not advanced:
-            found = yield self._find(of_run=run_id, of_user=user_id)
+            found = yield self._find(of_run=run_id, user_id=user_id)
             if not found:
                 raise RecordNotFoundError("run", run_id)
             return False

@@ -69,6 +69,7 @@ class Options(TypedDict, total=False):
     beat_interval_ms: int
     run_timeout_ms: int
     approval_timeout_ms: int
+    broadcast_poll_ms: int
 
 
 @dataclass(slots=True)
@@ -390,6 +391,18 @@ async def test_questions_of_one_response_are_asked_together_and_all_must_be_answ
     statuses = [outcome.status for outcome in till.outcomes]
     assert statuses == [ToolStatus.SUCCESS, ToolStatus.DENIED, ToolStatus.SUCCESS]
     assert len(told.of(ApprovalRequested)) == 3
+
+
+async def test_a_watcher_sees_each_answer_at_once(memory: MemoryStorage) -> None:
+    # With nobody who looks at the log by itself.
+    async with Till(calls=[{"amount": 1}, {"amount": 2}]).shop(memory, broadcast_poll_ms=3_600_000) as shop:
+        run = await shop.accept("pay")
+        await asked(shop, run, 2)
+        seen = (await shop.now(run)).last_seq
+        async with await shop.broadcast.watch(ANN, run.run_id, seen) as watch, asyncio.timeout(TIMEOUT_S):
+            await decide(shop, run, APPROVE, 0)
+            assert [event.seq for event in await anext(watch)] == [seen + 1]
+        await decide(shop, run, APPROVE, 1)
 
 
 async def beside(storage: Storage, gate: Gate, act: Callable[[Workshop, RunRecord], Awaitable[None]]) -> Told:
