@@ -86,7 +86,7 @@ APPROVAL_MUTANTS: Final = (
     mutant(
         Kind.APPROVAL,
         "SQLite takes an answer wherever the log stands",
-        f"{WAITING}::test_of_racing_answers_one_is_taken[sqlite-8]",
+        f"{WAITING}::test_an_answer_to_what_the_log_said_before_is_not_taken[sqlite]",
         Edit(
             SQL,
             "Waiting.__init__",

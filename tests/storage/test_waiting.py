@@ -122,6 +122,13 @@ async def test_a_question_is_answered_once_whatever_the_place_in_the_log(storage
     assert len(await log(storage, run)) == 2
 
 
+async def test_an_answer_to_what_the_log_said_before_is_not_taken(storage: Storage) -> None:
+    run = await waiting(storage, ONE, TWO)
+    assert await storage.runs.resolve("ada", resolution(run, ONE, goes_on=False))
+    assert not await storage.runs.resolve("ada", resolution(run, TWO))
+    assert len(await log(storage, run)) == 2
+
+
 async def test_only_a_waiting_run_is_answered(storage: Storage) -> None:
     queued = await accepted(storage, a_run())
     running = await working(storage, a_run())
