@@ -14,19 +14,18 @@ from typing import Final, TypeAlias
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel
 
 from agent_service.admin import AdminServer
-from agent_service.agents.data import DATA
-from agent_service.agents.supervisor import SUPERVISOR
-from agent_service.agents.triage import TRIAGE
 from agent_service.api.auth import PRINTABLE, KeySource, SecretKey, TokenIssuer, TokenVerifier
 from agent_service.api.jwks import JwksKeys
 from agent_service.api.options import ApiOptions, TlsFiles
 from agent_service.api.server import AddressInUseError, ApiServer, Engine
 from agent_service.api.wire import ProtoCodec
+from agent_service.catalogue import open_models, open_registry
 from agent_service.engine.agent import Agent
+from agent_service.engine.answer_cache import AnswerCache, version_of_files
 from agent_service.engine.approvals import Approvals
 from agent_service.engine.attempt import Attempts, RunSupervisor
 from agent_service.engine.broadcast import Broadcast
@@ -41,13 +40,14 @@ from agent_service.engine.threads import Threads
 from agent_service.engine.tool import Tool
 from agent_service.engine.worker import Worker
 from agent_service.llm.loop import ModelLoop
-from agent_service.llm.models import Models, ModelSetupError, ModelSource
+from agent_service.llm.models import ModelSetupError, ModelSource
 from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
 from agent_service.settings import Settings, StartError, development_secret
-from agent_service.tools.data import data_tools
-from agent_service.tools.sandbox import Sandbox
+from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
+from agent_service.tools.datasets import is_data
 from configuration.variables import SettingsError
+from storage.caches import open_cache
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
 from storage.interfaces import Storage
 from storage.opening import migrate_storage, open_storage
@@ -63,9 +63,6 @@ SWITCH_INTERVAL_S: Final = 0.0002
 
 STOP_LIMIT_S: Final = 28
 """After SIGTERM the process is gone within this time, whatever hangs."""
-
-OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA)
-"""The agents that ship."""
 
 StorageOpener: TypeAlias = Callable[[str, Path], Awaitable[Storage]]
 """Opens what `storage.opening.open_storage` opens, from the same arguments; raises what that raises."""
@@ -110,15 +107,20 @@ async def open_app(
     `agents` and `tools` come beside ours; `models`, `supervisor` and `opener` replace ours.
     """
     clock, ids, codec, metrics = SystemClock(), SystemIds(), ProtoCodec(), CollectorRegistry()
-    models = models or Models([settings.model])
-    with _data_dir(settings):
-        storage = await opener(settings.database_url, settings.data_dir)
-    sandbox = Sandbox()
-    try:
+    async with AsyncExitStack() as stack:
+        if models is None:
+            models = await stack.enter_async_context(open_models(settings, metrics))
+        with _data_dir(settings):
+            storage = await opener(settings.database_url, settings.data_dir)
+        stack.push_async_callback(storage.close)
+        place = Workplace()
+        stack.push_async_callback(place.close)
+        cache = open_cache(settings.redis_url, clock.now)
+        stack.push_async_callback(cache.close)
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        own_tools = data_tools(storage.files, sandbox, clock)
-        registry = Registry([*OWN_AGENTS, *agents], [*own_tools, *tools])
+        given = [*own_tools(storage, place, clock), *tools]
+        registry = await stack.enter_async_context(open_registry(settings, [*OWN_AGENTS, *agents], given, metrics))
         _check_timeouts(settings, registry)
         attempts = Attempts(
             storage=storage,
@@ -127,9 +129,13 @@ async def open_app(
             supervisor=supervisor
             or Supervisor(
                 registry=registry,
-                loop=ModelLoop(models),
+                loop=ModelLoop(models, step_timeout_ms=round(settings.agent_execution_timeout_s * 1000)),
                 clock=clock,
                 step_timeout_ms=round(settings.agent_execution_timeout_s * 1000),
+                run_timeout_ms=round(settings.run_timeout_s * 1000),
+                larger_model=settings.larger_model,
+                degraded=_counted_degradations(metrics),
+                cache=AnswerCache(cache, storage.files, clock, versions=(version_of_files(storage.files, is_data),)),
             ),
             tools=registry.tools,
             limits=ToolLimits(),
@@ -173,23 +179,26 @@ async def open_app(
         if settings.is_embedded:
             # The data directory is locked: whoever held these runs is gone.
             await storage.runs.release_all()
-        async with _working(journal, broadcast, worker, sandbox), _admin(settings, metrics, storage, runs):
+        async with _working(journal, broadcast, worker, place), _admin(settings, metrics, storage, runs):
             port = await server.start()
             try:
                 yield App(server, runs, worker, port)
             finally:
                 await server.stop(CLOSE_GRACE_S)
-    finally:
-        await sandbox.close()
-        await storage.close()
+
+
+def _counted_degradations(metrics: CollectorRegistry) -> Callable[[str], None]:
+    name, help_text = "apex_degraded_steps", "Steps that failed, or went on with another model."
+    counter = Counter(name, help_text, ["agent"], registry=metrics)
+    return lambda agent_name: counter.labels(agent=agent_name).inc()
 
 
 @asynccontextmanager
-async def _working(journal: Journal, broadcast: Broadcast, worker: Worker, sandbox: Sandbox) -> AsyncIterator[None]:
+async def _working(journal: Journal, broadcast: Broadcast, worker: Worker, place: Workplace) -> AsyncIterator[None]:
     journal.start()
     broadcast.start()
     worker.start()
-    warming = asyncio.create_task(sandbox.warm(), name="sandbox-warm")
+    warming = asyncio.create_task(place.reader.warm(), name="sandbox-warm")
     try:
         yield
     finally:

@@ -17,9 +17,10 @@ from agent_service.engine.emitter import CHECKPOINT_VERSION, RunEmitter
 from agent_service.engine.errors import ApexError, ErrorReason, FencedError, HandoverError, WaitingError
 from agent_service.engine.events import ApprovalDecision, FinalResponse, JsonObject
 from agent_service.engine.folding import fold
+from agent_service.engine.history import read_history
 from agent_service.engine.journal import Journal
 from agent_service.engine.limits import ToolLimits
-from agent_service.engine.ports import Clock, EventCodec, HistoryMessage, Ids
+from agent_service.engine.ports import Clock, EventCodec, Ids
 from agent_service.engine.run import RunState
 from agent_service.engine.tool import Tool
 from agent_service.engine.work import Work
@@ -257,20 +258,12 @@ class Attempts:
         return Work(
             run=run,
             command=command,
-            history=await self._history(run),
+            history=await read_history(self.storage, self.codec, run, limit=self.max_history),
             emitter=emitter,
             dispatcher=dispatcher,
             checkpoint=await self._checkpoint(run, emitter.state),
             message_id=emitter.state.message_id or self.ids.new(),
         )
-
-    async def _history(self, run: RunRecord) -> list[HistoryMessage]:
-        if run.position == 1:
-            return []  # nothing comes before a thread's first run
-        messages = await self.storage.threads.history(
-            run.user_id, run.thread_id, before_position=run.position, limit=self.max_history
-        )
-        return [HistoryMessage(message.role, message.content) for message in messages]
 
     async def _checkpoint(self, run: RunRecord, state: RunState) -> bytes | None:
         if state.begin_time is None:

@@ -71,6 +71,9 @@ class PayingModels:
 
     names = ("paying",)
 
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        return ()
+
     def get(self, name: str = "") -> Model:
         return FunctionModel(stream_function=speak)
 

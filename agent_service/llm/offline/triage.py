@@ -107,6 +107,7 @@ def _triage(understanding: Understanding, conversation: Conversation) -> JsonObj
         "next_agents": _next_agents(understanding),
         "question": _question(understanding) if understanding.confidence < threshold else "",
         "suggestions": _suggestions(understanding, conversation),
+        "standalone": not understanding.follows,
     }
     return result
 

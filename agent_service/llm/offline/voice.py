@@ -5,6 +5,7 @@ from typing import Final
 from agent_service.engine.events import JsonObject
 from agent_service.engine.intents import Intent
 from agent_service.llm.offline.conversation import Conversation, Saying, Words, child, children, names, text
+from agent_service.llm.offline.gathering import gather
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
 TRY: Final = (
@@ -34,7 +35,8 @@ _SUBJECTS: Final = {
 def reply(conversation: Conversation) -> list[Saying]:
     """Return the answer: words only, nothing made up."""
     understanding = understand(conversation.request, conversation.earlier, conversation.now)
-    return [Words("\n".join(_answer(understanding, conversation)).strip() + "\n")]
+    lines = gather(conversation) or _answer(understanding, conversation)
+    return [Words("\n".join(lines).strip() + "\n")]
 
 
 def _answer(understanding: Understanding, conversation: Conversation) -> list[str]:  # noqa: PLR0911 - a case each
