@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 #: The Alembic revision that makes exactly these tables.
-REVISION = "0002"
+REVISION = "0003"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -177,6 +177,17 @@ checkpoints = Table(
     Column("seq", Integer, nullable=False),
     Column("version", Integer, nullable=False),
     Column("data", LargeBinary, nullable=False),
+)
+
+# What the log cannot hold of a question to a person: until when, by the database's clock, it may be decided (NULL once
+# it is), and the arguments that the person gave, which may hold secrets.
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("run_id", KEY, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("approval_id", KEY, primary_key=True),
+    Column("expire_time", UtcTime),
+    Column("edited_args", LargeBinary),
 )
 
 file_contents = Table(

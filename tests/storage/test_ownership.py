@@ -2,30 +2,36 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pytest
 
 from storage.errors import RecordNotFoundError
 from storage.interfaces import Corpora, EventLog, Files, Runs, Storage, Threads
-from storage.records import Page, RunRecord, SearchResult
+from storage.records import Page, Resolution, RunRecord, SearchResult
 from tests.support.corpora import Room, a_corpus, a_document
-from tests.support.storage import LEASE_MS, a_run, accepted, an_ending, at, save_file, working
+from tests.support.storage import LEASE_MS, a_run, accepted, an_ending, at, events, save_file, working
 
 OWNER: Final = "ada"
 STRANGER: Final = "bob"
 KEY: Final = "key"
 ROOM: Final = Room(max_documents=9, max_passages=9)
+FIRST: Final = "approval-1"
+SECOND: Final = "approval-2"
 MAKES_SOMETHING_NEW: Final = frozenset({"Files.upload"})
 
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """What the owner has: a thread with a finished and an open run, a file, and a corpus with a document."""
+    """What the owner has.
+
+    A thread with a finished and an open run, a run that waits for a decision, a file, and a corpus with a document.
+    """
 
     finished: RunRecord
     run: RunRecord
+    waiting: RunRecord
     file_id: str
     corpus_id: str
     document_id: str
@@ -35,14 +41,23 @@ async def owned_in(storage: Storage) -> Belongings:
     finished = await working(storage, a_run(OWNER, key="first"))
     await storage.events.append([an_ending(finished)])
     run = await accepted(storage, a_run(OWNER, thread_id=finished.thread_id, key=KEY))
+    waiting = await working(storage, a_run(OWNER))
+    await storage.runs.wait(waiting.run_id, waiting.epoch, [FIRST, SECOND], wait_ms=LEASE_MS)
+    await storage.runs.resolve(OWNER, replace(an_answer_to(waiting, FIRST), goes_on=False, edited_args={FIRST: b"{}"}))
+    waiting = await storage.runs.get(OWNER, waiting.run_id)
     file_id = (await save_file(storage, b"content", OWNER)).file_id
     corpus = await storage.corpora.create(a_corpus(OWNER), max_corpora=9)
     document, _ = await storage.corpora.add_document(a_document(corpus, "Retry twice."), **ROOM)
-    return Belongings(finished, run, file_id, corpus.corpus_id, document.document_id)
+    return Belongings(finished, run, waiting, file_id, corpus.corpus_id, document.document_id)
 
 
 async def passages(storage: Storage, user: str, corpus_id: str) -> Sequence[object]:
     return [passage async for passage in storage.corpora.read(user, corpus_id)]
+
+
+def an_answer_to(run: RunRecord, approval_id: str = SECOND) -> Resolution:
+    told = events(run, run.last_seq, b"resolved")
+    return Resolution(run.run_id, run.epoch, run.last_seq, told, (approval_id,), goes_on=True)
 
 
 async def content(storage: Storage, user: str, file_id: str) -> Sequence[bytes]:
@@ -55,6 +70,8 @@ CALLS: Final[Mapping[str, Callable[[Storage, str, Belongings], Awaitable[object]
     ),
     "Runs.claim_run": lambda storage, user, its: storage.runs.claim_run(user, its.run.run_id, "w9", lease_ms=LEASE_MS),
     "Runs.request_cancel": lambda storage, user, its: storage.runs.request_cancel(user, its.run.run_id, "Stop."),
+    "Runs.resolve": lambda storage, user, its: storage.runs.resolve(user, an_answer_to(its.waiting)),
+    "Runs.edited_args": lambda storage, user, its: storage.runs.edited_args(user, its.waiting.run_id),
     "Runs.get": lambda storage, user, its: storage.runs.get(user, its.run.run_id),
     "Runs.find_by_client_message": lambda storage, user, _: storage.runs.find_by_client_message(user, KEY),
     "Runs.list": lambda storage, user, _: storage.runs.list(user, page_size=9),
@@ -104,6 +121,7 @@ async def everything(storage: Storage, its: Belongings) -> Sequence[object]:
         await storage.threads.list(OWNER, page_size=9),
         await storage.threads.list_messages(OWNER, its.run.thread_id, page_size=9),
         await storage.events.read(OWNER, its.run.run_id, 0, max_events=9, max_bytes=999),
+        await storage.events.read(OWNER, its.waiting.run_id, 0, max_events=9, max_bytes=999),
         await storage.files.list(OWNER, page_size=9),
         await content(storage, OWNER, its.file_id),
         await storage.corpora.list(OWNER),

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 _KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _TIME = sa.BigInteger().with_variant(TIMESTAMP(timezone=True), "postgresql")
