@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from agent_service.app import api_options
+from agent_service.app import api_options, counted_in
 from agent_service.settings import load_settings
 
 SECRET: Final = "a secret of the tests, with more than 32 bytes"
@@ -20,3 +21,12 @@ def test_only_a_local_service_makes_tokens_and_shows_its_methods(
     environ = {"APEX_ENVIRONMENT": environment, "APEX_JWT_SECRET": SECRET, "APEX_DATA_DIR": str(tmp_path)}
     options = api_options(load_settings(environ))
     assert (options.dev_tokens, options.reflection) == (is_local, is_local)
+
+
+def test_degraded_steps_are_counted_by_agent() -> None:
+    metrics = CollectorRegistry()
+    count = counted_in(metrics)
+    for agent_name in ("data", "data", "triage"):
+        count(agent_name)
+    found = [metrics.get_sample_value("apex_degraded_steps_total", {"agent": name}) for name in ("data", "triage")]
+    assert found == [2, 1]
