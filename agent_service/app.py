@@ -26,6 +26,7 @@ from agent_service.api.wire import ProtoCodec
 from agent_service.catalogue import open_models, open_registry
 from agent_service.engine.agent import Agent
 from agent_service.engine.answer_cache import AnswerCache, version_of_files
+from agent_service.engine.approvals import Approvals
 from agent_service.engine.attempt import Attempts, RunSupervisor
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.clock import SystemClock, SystemIds
@@ -143,8 +144,10 @@ async def open_app(
             ids=ids,
             run_timeout_ms=round(settings.run_timeout_s * 1000),
             max_history=settings.max_history_size,
+            approval_timeout_ms=round(settings.approval_timeout_s * 1000),
         )
-        worker = Worker(storage.runs, attempts, worker_id=ids.new(), slots=settings.max_concurrent_agents)
+        approvals = Approvals(storage, broadcast, registry.tools, codec, clock)
+        worker = Worker(storage.runs, attempts, approvals, worker_id=ids.new(), slots=settings.max_concurrent_agents)
         runs = Runs(
             storage=storage,
             broadcast=broadcast,

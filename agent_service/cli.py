@@ -17,7 +17,7 @@ from google.protobuf import json_format
 
 from agent_service.processes import run_both
 from agent_service.settings import StartError, load_settings
-from agent_service.terminal import CHANNEL_OPTIONS, Client, Screen, catalogue_lines, dev_token
+from agent_service.terminal import CHANNEL_OPTIONS, Client, Person, Screen, catalogue_lines, dev_token
 from configuration.variables import SettingsError, variables_of
 from generated.apex.agent.v1 import agent_pb2
 
@@ -148,9 +148,11 @@ async def _chat(request: agent_pb2.RunAgentRequest, target: str, token_: str, *,
     screen = Screen(as_json=as_json)
     async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
         client = Client(channel, token_ or await dev_token(channel, "dev"), screen.warn)
+        person = Person(client, screen)
         try:
             async for event in client.run(request):
                 screen.show(event)
+                await person.see(event)
         except asyncio.CancelledError:
             await client.cancel(request.client_message_id)
             screen.warn("Stopped.")
@@ -164,9 +166,11 @@ async def _replay(run_id: str, after_seq: int, target: str, token_: str, *, as_j
     screen = Screen(as_json=as_json)
     async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
         client = Client(channel, token_ or await dev_token(channel, "dev"), screen.warn)
+        person = Person(client, screen, asks_after=await client.last_seq(run_id))
         try:
             async for event in client.replay(run_id, after_seq):
                 screen.show(event)
+                await person.see(event)
         finally:
             screen.close()
     return screen.succeeded

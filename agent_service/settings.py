@@ -72,6 +72,7 @@ class Settings(BaseModel):
     max_concurrent_agents: int = Field(10, ge=1, le=1_000)
     agent_execution_timeout_s: float = Field(30, gt=0, le=3_600)
     run_timeout_s: float = Field(240, gt=0, le=24 * 3_600)
+    approval_timeout_s: float = Field(3_600, ge=1, le=3_600)
     max_history_size: int = Field(100, ge=0, le=100)
 
     @field_validator("database_url")

@@ -1,6 +1,7 @@
 """The terminal client: runs over gRPC, live steps, the answer as Markdown; goes on after a cut line."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -22,6 +23,20 @@ RETRY_DELAYS_S: Final = (0.2, 0.5, 1, 2, 4, 4, 4, 4, 4)
 
 CANCEL_TIMEOUT_S: Final = 5
 """How long to wait for the word that a run is asked to stop."""
+
+DECIDE_TIMEOUT_S: Final = 15
+"""How long to wait for the word that a decision is taken."""
+
+MAX_COMMENT_CHARACTERS: Final = 2_000
+"""Of what a person says about a decision: the contract's own bound."""
+
+ANSWERS: Final = {
+    "y": agent_pb2.APPROVAL_CHOICE_APPROVE,
+    "yes": agent_pb2.APPROVAL_CHOICE_APPROVE,
+    "n": agent_pb2.APPROVAL_CHOICE_REJECT,
+    "no": agent_pb2.APPROVAL_CHOICE_REJECT,
+}
+"""What a person may type."""
 
 TAIL_MARGIN: Final = 2
 """Lines of the screen that a growing answer leaves free."""
@@ -98,6 +113,28 @@ class Client:
         with suppress(grpc.aio.AioRpcError):
             await stub.CancelRun(request, metadata=self._metadata(), timeout=CANCEL_TIMEOUT_S)
 
+    async def last_seq(self, run_id: str) -> int:
+        """Return how far a run's log reaches now."""
+        stub = agent_pb2_grpc.AgentServiceStub(self.channel)
+        request = agent_pb2.GetRunRequest(run_id=run_id)
+        return (await stub.GetRun(request, metadata=self._metadata())).run.last_seq
+
+    async def decide(
+        self, asked: agent_pb2.AgentEvent, choice: agent_pb2.ApprovalChoice.ValueType, comment: str
+    ) -> None:
+        """Decide about a call. What the service has against it is told by `warn`."""
+        stub = agent_pb2_grpc.AgentServiceStub(self.channel)
+        request = agent_pb2.ResolveApprovalRequest(
+            run_id=asked.run_id,
+            approval_id=asked.approval_requested.approval_id,
+            decision=choice,
+            comment=comment[:MAX_COMMENT_CHARACTERS],
+        )
+        try:
+            await stub.ResolveApproval(request, metadata=self._metadata(), timeout=DECIDE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            self.warn(error.details() or "The service does not answer.")
+
     def _watch(self, run_id: str, after_seq: int) -> "EventCall":
         stub = agent_pb2_grpc.AgentServiceStub(self.channel)
         watch = agent_pb2.WatchRunRequest(run_id=run_id, after_seq=after_seq)
@@ -105,6 +142,63 @@ class Client:
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self.token}"),)
+
+
+class Person:
+    """Asks whoever sits at the terminal about calls that wait; where nobody does, says how to decide.
+
+    Questions up to `asks_after` are old: they are asked only if no answer follows.
+    """
+
+    def __init__(self, client: Client, screen: "Screen", *, asks_after: int = 0) -> None:
+        self._client = client
+        self._screen = screen
+        self._asks_after = asks_after
+        self._open: dict[str, agent_pb2.AgentEvent] = {}
+
+    async def see(self, event: agent_pb2.AgentEvent) -> None:
+        """Take the next event, which is on the screen already."""
+        match event.WhichOneof("event"):
+            case "approval_requested":
+                self._open[event.approval_requested.approval_id] = event
+            case "approval_resolved":
+                self._open.pop(event.approval_resolved.approval_id, None)
+            case _:
+                pass
+        while self._open and event.seq >= self._asks_after:
+            await self._ask(self._open.pop(next(iter(self._open))))
+
+    async def _ask(self, asked: agent_pb2.AgentEvent) -> None:
+        if self._screen.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            how = f"Decide in the chat, or in a terminal with: apex replay {asked.run_id}"
+            self._screen.warn(f"{asked.approval_requested.tool_name} waits for a decision. {how}")
+            return
+        self._screen.close()
+        while line := await self._read_line("? Let it run? [y/n] "):
+            word, comment = _verdict(line)
+            if word in ANSWERS:
+                await self._client.decide(asked, ANSWERS[word], comment)
+                return
+            self._screen.warn("Answer y or n; after an n you may say why.")
+        self._screen.warn(f"Nothing was decided. You can still: apex replay {asked.run_id}")
+
+    async def _read_line(self, prompt: str) -> str:
+        """Return the next line, empty at the end of input. Ctrl-C works meanwhile, as no thread waits for it."""
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+        loop = asyncio.get_running_loop()
+        line: asyncio.Future[str] = loop.create_future()
+        loop.add_reader(sys.stdin, lambda: None if line.done() else line.set_result(sys.stdin.readline()))
+        try:
+            return await line
+        finally:
+            loop.remove_reader(sys.stdin)
+
+
+def _verdict(line: str) -> tuple[str, str]:
+    """Return the first word of an answer, in lower case, and the rest."""
+    word, _, rest = line.strip().partition(" ")
+    return word.lower().rstrip(",.:;"), rest.strip()
 
 
 def catalogue_lines(catalogue: agent_pb2.ListAgentsResponse) -> Iterator[str]:
@@ -125,7 +219,7 @@ class Screen:
     """
 
     def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
+        self.as_json = as_json
         self._steps = Console(stderr=True, highlight=False)
         self._answer = Console()
         self._text = ""
@@ -138,7 +232,7 @@ class Screen:
             event.WhichOneof("event") == "agent_completed"
             and event.agent_completed.status == agent_pb2.COMPLETION_STATUS_SUCCESS
         )
-        if self._as_json:
+        if self.as_json:
             text = json_format.MessageToJson(event, preserving_proto_field_name=True, indent=None)
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
@@ -174,6 +268,13 @@ class Screen:
                 self._line(" ", _progress(event.agent_progress), "dim")
             case "tool_executing":
                 self._line("▸", f"{event.tool_executing.tool_name}: {event.tool_executing.description}", "")
+            case "approval_requested":
+                asked = event.approval_requested
+                self._line("?", f"{asked.tool_name} {_arguments(asked)}: {asked.reason}", "bold yellow")
+            case "approval_resolved":
+                decision = agent_pb2.ApprovalDecision.Name(event.approval_resolved.decision)
+                text = decision.removeprefix("APPROVAL_DECISION_").capitalize()
+                self._line("!", f"{text}. {event.approval_resolved.comment}".rstrip(), "yellow")
             case "artifact_created":
                 self._line("◆", f"{event.artifact_created.name} ({event.artifact_created.artifact_id})", "green")
             case _:
@@ -240,6 +341,16 @@ class Tail:
         for line in lines[-max(1, console.height - TAIL_MARGIN) :]:
             yield from line
             yield Segment.line()
+
+
+def _arguments(asked: agent_pb2.ApprovalRequested) -> str:
+    """Return a call's arguments as JSON, with whole numbers as people write them."""
+
+    def number(text: str) -> int | float:
+        return int(float(text)) if float(text).is_integer() else float(text)
+
+    args = json.loads(json_format.MessageToJson(asked.tool_args), parse_float=number)
+    return json.dumps(args, ensure_ascii=False)
 
 
 def _progress(progress: agent_pb2.AgentProgress) -> str:

@@ -20,6 +20,7 @@ from storage.records import (
 )
 from storage.rows import message_row, run_record, select_runs, thread_record
 from storage.schema import messages, run_requests, runs, threads
+from storage.waiting import status_when_cancelled
 
 #: The cancel reason of a run that gives way to a newer message.
 INTERRUPTED = "A newer message of the same thread took its place."
@@ -54,8 +55,9 @@ class Acceptance:
         reason = func.coalesce(runs.c.cancel_reason, INTERRUPTED)
         successor = func.coalesce(runs.c.superseded_by_run_id, bindparam("successor"))
         giving_way = update(runs).where(runs.c.id == bindparam("run_id"))
-        self._interrupt = database.prepare(giving_way.values(cancel_reason=reason))
-        self._roll_back = database.prepare(giving_way.values(cancel_reason=reason, superseded_by_run_id=successor))
+        ending = giving_way.values(cancel_reason=reason, status=status_when_cancelled())
+        self._interrupt = database.prepare(ending)
+        self._roll_back = database.prepare(ending.values(superseded_by_run_id=successor))
         self._get = database.prepare(select_runs().where(runs.c.id == bindparam("run_id")))
         self._last_position = database.prepare(
             select(func.coalesce(func.max(runs.c.position), 0).label("last")).where(runs.c.thread_id == thread_id)

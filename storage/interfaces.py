@@ -23,6 +23,7 @@ from storage.records import (
     NewRun,
     Page,
     Position,
+    Resolution,
     RunRecord,
     RunStatus,
     StoredEvent,
@@ -83,8 +84,9 @@ class Runs(Protocol):
         `IdempotencyMismatchError` when the fingerprint differs, also for racing calls; an existing thread is looked up
         (`RecordNotFoundError`); `TooManyOpenRunsError` when the user has `max_open_runs` open runs already; the
         thread's open runs are treated by `conflict`: ENQUEUE leaves them, REJECT raises `ThreadBusyError`, INTERRUPT
-        requests their cancellation, ROLLBACK also sets their `superseded_by_run_id`. In both an earlier cancel reason,
-        and an earlier successor, stays. The thread's update time becomes the run's create time.
+        requests their cancellation as `request_cancel` does, ROLLBACK also sets their `superseded_by_run_id`. In both
+        an earlier cancel reason, and an earlier successor, stays. The thread's update time becomes the run's create
+        time.
         """
         ...
 
@@ -125,14 +127,41 @@ class Runs(Protocol):
     async def release_all(self) -> int:
         """Take the worker from every open run, so that it is claimable at once; return how many had one.
 
-        `claims` stays, for this is how a crash is taken up. Only for the holder of the data directory's lock.
+        `claims` stays, for this is how a crash is taken up. A waiting run has no worker, and goes on waiting. Only for
+        the holder of the data directory's lock.
         """
+        ...
+
+    async def wait(self, run_id: str, epoch: int, approval_ids: Collection[str], *, wait_ms: int) -> bool:
+        """Let a held run wait for a person: WAITING_APPROVAL, no worker, `claims` back to 0.
+
+        Each of the questions can be answered within `wait_ms`; one that was asked before keeps its time. A run whose
+        cancellation is requested does not wait: it is released. False when fenced, as for `release`.
+        """
+        ...
+
+    async def resolve(self, user_id: str, resolution: Resolution) -> bool:
+        """Answer questions of a waiting run in one transaction: epoch + 1, the events, the arguments as edited.
+
+        The run is QUEUED if it `goes_on`, else it still waits. False, with nothing written, unless the run waits at
+        this `epoch` and `after_seq`, and each question is open and its time not over (`lapsed`: over): of racing calls
+        one gets True. Raises `RecordNotFoundError`, and `ValueError` as `EventLog.append` does.
+        """
+        ...
+
+    async def lapsed(self, *, limit: int) -> Sequence[RunRecord]:
+        """Return up to `limit` waiting runs with a question whose time is over, oldest first. For the service."""
+        ...
+
+    async def edited_args(self, user_id: str, run_id: str) -> Mapping[str, bytes]:
+        """Return the arguments that people gave in place of a model's, by approval. Raises `RecordNotFoundError`."""
         ...
 
     async def request_cancel(self, user_id: str, run_id: str, reason: str) -> RunRecord:
         """Set the cancel reason of an open run (the first reason stays) and return the run as it now is.
 
-        A run that has ended is returned unchanged. Raises `RecordNotFoundError`.
+        A waiting run becomes QUEUED, so that a worker ends it. A run that has ended is returned unchanged. Raises
+        `RecordNotFoundError`.
         """
         ...
 

@@ -16,8 +16,19 @@ from storage.acceptance import (
 from storage.errors import RecordNotFoundError, ThreadBusyError, TooManyOpenRunsError
 from storage.memory_state import MemoryState
 from storage.paging import SortKey, cut_page, read_token
-from storage.records import Accepted, Beat, NewRun, Page, RunRecord, RunStatus, ThreadConflict, ThreadRecord
+from storage.records import (
+    Accepted,
+    Beat,
+    NewRun,
+    Page,
+    Resolution,
+    RunRecord,
+    RunStatus,
+    ThreadConflict,
+    ThreadRecord,
+)
 from storage.schema import to_microseconds
+from storage.waiting import check_resolution, status_after
 
 
 class MemoryRuns:
@@ -82,11 +93,48 @@ class MemoryRuns:
             self._save(replace(run, worker_id=None, lease_expire_time=None))
         return len(held)
 
+    async def wait(self, run_id: str, epoch: int, approval_ids: Collection[str], *, wait_ms: int) -> bool:
+        if not await self.release(run_id, epoch):
+            return False
+        run = self._state.runs[run_id]
+        if run.cancel_reason is None:
+            self._save(replace(run, status=RunStatus.WAITING_APPROVAL))
+        for approval_id in approval_ids:
+            self._state.approvals.setdefault((run_id, approval_id), self._after(wait_ms))
+        return True
+
+    async def resolve(self, user_id: str, resolution: Resolution) -> bool:
+        check_resolution(resolution)
+        run = self._state.run(user_id, resolution.run_id)
+        questions = [(run.run_id, approval_id) for approval_id in resolution.approval_ids]
+        position = run.status, run.epoch, run.last_seq
+        if position != (RunStatus.WAITING_APPROVAL, resolution.epoch, resolution.after_seq):
+            return False
+        if not all(self._is_open(question, lapsed=resolution.lapsed) for question in questions):
+            return False
+        self._state.approvals.update(dict.fromkeys(questions))
+        self._state.edited_args.update({(run.run_id, key): args for key, args in resolution.edited_args.items()})
+        self._state.events[run.run_id].extend(resolution.events)
+        last_seq = run.last_seq + len(resolution.events)
+        self._save(replace(run, epoch=run.epoch + 1, last_seq=last_seq, status=status_after(resolution)))
+        return True
+
+    async def lapsed(self, *, limit: int) -> Sequence[RunRecord]:
+        now = self._state.now()
+        over = {run_id for (run_id, _), time in self._state.approvals.items() if time is not None and time <= now}
+        found = [run for run in self._state.runs.values() if run.run_id in over]
+        waiting = [run for run in found if run.status is RunStatus.WAITING_APPROVAL]
+        return sorted(waiting, key=_sort_key)[:limit]
+
+    async def edited_args(self, user_id: str, run_id: str) -> Mapping[str, bytes]:
+        self._state.run(user_id, run_id)
+        return {key: args for (of_run, key), args in self._state.edited_args.items() if of_run == run_id}
+
     async def request_cancel(self, user_id: str, run_id: str, reason: str) -> RunRecord:
         run = self._state.run(user_id, run_id)
-        if run.end_time or run.cancel_reason is not None:
+        if run.end_time:
             return run
-        return self._save(replace(run, cancel_reason=reason))
+        return self._save(_cancelled(run, reason))
 
     async def get(self, user_id: str, run_id: str) -> RunRecord:
         return self._state.run(user_id, run_id)
@@ -120,6 +168,10 @@ class MemoryRuns:
     async def count_queued(self) -> int:
         return sum(run.status is RunStatus.QUEUED for run in self._state.runs.values())
 
+    def _is_open(self, question: tuple[str, str], *, lapsed: bool) -> bool:
+        expire_time = self._state.approvals.get(question)
+        return expire_time is not None and (expire_time <= self._state.now()) is lapsed
+
     def _find(self, user_id: str, client_message_id: str) -> RunRecord | None:
         if not client_message_id:
             return None
@@ -135,11 +187,7 @@ class MemoryRuns:
         successor = new.run_id if new.conflict is ThreadConflict.ROLLBACK else None
         return [
             self._save(
-                replace(
-                    run,
-                    cancel_reason=INTERRUPTED if run.cancel_reason is None else run.cancel_reason,
-                    superseded_by_run_id=run.superseded_by_run_id or successor,
-                )
+                replace(_cancelled(run, INTERRUPTED), superseded_by_run_id=run.superseded_by_run_id or successor)
             )
             for run in still_open
         ]
@@ -198,6 +246,12 @@ class MemoryRuns:
     def _save(self, run: RunRecord) -> RunRecord:
         self._state.runs[run.run_id] = run
         return run
+
+
+def _cancelled(run: RunRecord, reason: str) -> RunRecord:
+    waits = run.status is RunStatus.WAITING_APPROVAL
+    status = RunStatus.QUEUED if waits else run.status
+    return replace(run, status=status, cancel_reason=reason if run.cancel_reason is None else run.cancel_reason)
 
 
 def _sort_key(run: RunRecord) -> SortKey:

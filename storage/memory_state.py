@@ -18,6 +18,9 @@ class MemoryState:
         self.messages: dict[str, MessageRecord] = {}
         self.events: dict[str, list[StoredEvent]] = {}
         self.checkpoints: dict[str, Checkpoint] = {}
+        #: By run and approval: until when it may be decided, None once it is; and what a person gave as arguments.
+        self.approvals: dict[tuple[str, str], datetime | None] = {}
+        self.edited_args: dict[tuple[str, str], bytes] = {}
         self.files: dict[str, FileRecord] = {}
         #: By user and SHA-256.
         self.contents: dict[tuple[str, str], bytes] = {}
@@ -35,6 +38,11 @@ class MemoryState:
         if run is None or run.user_id != user_id:
             raise RecordNotFoundError("run", run_id)
         return run
+
+    def forget_approvals(self, run_id: str) -> None:
+        """Remove what is known of a run's questions."""
+        self.approvals = {key: time for key, time in self.approvals.items() if key[0] != run_id}
+        self.edited_args = {key: args for key, args in self.edited_args.items() if key[0] != run_id}
 
     def touch(self, thread_id: str, moment: datetime) -> None:
         """Set the thread's update time."""

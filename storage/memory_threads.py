@@ -45,6 +45,7 @@ class MemoryThreads:
         for run in self._state.runs_of(thread_id):
             del self._state.runs[run.run_id], self._state.events[run.run_id]
             self._state.checkpoints.pop(run.run_id, None)
+            self._state.forget_approvals(run.run_id)
         messages = self._state.messages
         for message_id in [key for key, message in messages.items() if message.thread_id == thread_id]:
             del messages[message_id]

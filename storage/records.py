@@ -1,7 +1,7 @@
 """The values that storage takes and gives. All times are timezone-aware UTC; all ids are UUIDv7 strings."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -190,6 +190,24 @@ class AppendOutcome(StrEnum):
 
     APPENDED = "appended"
     FENCED = "fenced"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How questions of a waiting run were answered, by whoever read it at `epoch` and `after_seq`.
+
+    `events` follow `after_seq` without gaps and answer exactly `approval_ids`. `goes_on`: nothing else is open.
+    `lapsed`: it is time that answers, not a person. `edited_args` are opaque to storage, by approval.
+    """
+
+    run_id: str
+    epoch: int
+    after_seq: int
+    events: Sequence[StoredEvent]
+    approval_ids: tuple[str, ...]
+    goes_on: bool
+    lapsed: bool = False
+    edited_args: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, and_, func, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, exists, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.acceptance import Acceptance
@@ -10,9 +10,10 @@ from storage.claiming import Claiming, unheld
 from storage.database import Database
 from storage.errors import RecordNotFoundError
 from storage.paging import SortKey, cut_page, read_token
-from storage.records import Accepted, Beat, NewRun, Page, RunRecord, RunStatus
+from storage.records import Accepted, Beat, NewRun, Page, Resolution, RunRecord, RunStatus
 from storage.rows import run_record, select_runs
-from storage.schema import from_microseconds, runs, to_microseconds
+from storage.schema import approvals, from_microseconds, runs, to_microseconds
+from storage.waiting import NotOpenError, Waiting, check_resolution, status_when_cancelled
 
 
 class SqlRuns:
@@ -23,6 +24,7 @@ class SqlRuns:
         self._dialect = database.dialect
         self._acceptance = Acceptance(database)
         self._claiming = Claiming(database)
+        self._waiting = Waiting(database)
 
     async def accept(self, new: NewRun) -> Accepted:
         return await self._database.transact(lambda: self._acceptance.accept(new), may_wait=True)
@@ -88,11 +90,43 @@ class SqlRuns:
         result = await self._database.write(lambda connection: connection.execute(taking_away))
         return result.rowcount
 
+    async def wait(self, run_id: str, epoch: int, approval_ids: Collection[str], *, wait_ms: int) -> bool:
+        return await self._database.transact(lambda: self._waiting.wait(run_id, epoch, approval_ids, wait_ms))
+
+    async def resolve(self, user_id: str, resolution: Resolution) -> bool:
+        check_resolution(resolution)
+        try:
+            return await self._database.transact(lambda: self._waiting.resolve(user_id, resolution))
+        except NotOpenError:
+            return False
+
+    async def lapsed(self, *, limit: int) -> Sequence[RunRecord]:
+        is_over = exists().where(approvals.c.run_id == runs.c.id, approvals.c.expire_time <= self._dialect.now())
+        query = (
+            select_runs()
+            .where(runs.c.end_time.is_(None), runs.c.status == RunStatus.WAITING_APPROVAL, is_over)
+            .order_by(runs.c.create_time, runs.c.id)
+            .limit(limit)
+        )
+        return [run_record(row) for row in await self._database.read(lambda connection: connection.execute(query))]
+
+    async def edited_args(self, user_id: str, run_id: str) -> Mapping[str, bytes]:
+        edited = and_(approvals.c.run_id == runs.c.id, approvals.c.edited_args.is_not(None))
+        query = (
+            select(approvals.c.approval_id, approvals.c.edited_args)
+            .select_from(runs.outerjoin(approvals, edited))
+            .where(_is(user_id, run_id))
+        )
+        rows = (await self._database.read(lambda connection: connection.execute(query))).all()
+        if not rows:
+            raise RecordNotFoundError("run", run_id)
+        return {row.approval_id: row.edited_args for row in rows if row.approval_id is not None}
+
     async def request_cancel(self, user_id: str, run_id: str, reason: str) -> RunRecord:
         request = (
             update(runs)
             .where(_is(user_id, run_id), runs.c.end_time.is_(None))
-            .values(cancel_reason=func.coalesce(runs.c.cancel_reason, reason))
+            .values(cancel_reason=func.coalesce(runs.c.cancel_reason, reason), status=status_when_cancelled())
         )
 
         async def work(connection: AsyncConnection) -> RunRecord:

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 #: The Alembic revision that makes exactly these tables.
-REVISION = "0001"
+REVISION = "0002"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -173,6 +173,17 @@ checkpoints = Table(
     Column("seq", Integer, nullable=False),
     Column("version", Integer, nullable=False),
     Column("data", LargeBinary, nullable=False),
+)
+
+# What the log cannot hold of a question to a person: until when, by the database's clock, it may be decided (NULL once
+# it is), and the arguments that the person gave, which may hold secrets.
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("run_id", KEY, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("approval_id", KEY, primary_key=True),
+    Column("expire_time", UtcTime),
+    Column("edited_args", LargeBinary),
 )
 
 file_contents = Table(

@@ -16,7 +16,7 @@ from generated.apex.agent.v1.agent_pb2_grpc import (
 )
 from ws_bridge.close_codes import Reason
 from ws_bridge.frames import Failure
-from ws_bridge.items import Answer, Stopped
+from ws_bridge.items import Answer, Decided, Stopped
 from ws_bridge.wire.errors import UNREACHABLE, failure_of, in_frame_terms, said_by_service
 from ws_bridge.wire.items import started_of
 
@@ -35,8 +35,8 @@ ATTEMPT_MS: Final = 10_000
 PAUSE_MS: Final = 200
 """About how long to wait between two attempts, in milliseconds."""
 
-#: After these nobody knows whether the service has done it. Both calls may be made again: StartRun carries an
-#: idempotency key, and CancelRun is idempotent.
+#: After these nobody knows whether the service has done it. The calls may be made again: StartRun carries an
+#: idempotency key, CancelRun is idempotent, and so is ResolveApproval for the same decision.
 OUTCOME_UNKNOWN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 
 
@@ -81,6 +81,15 @@ class Calls:
 
         response = await self._repeat(attempt)
         return in_frame_terms(response) if isinstance(response, Failure) else Stopped()
+
+    async def resolve_approval(self, token: str, request: pb.ResolveApprovalRequest) -> Answer:
+        """Call ResolveApproval; likewise."""
+
+        def attempt(timeout_s: float) -> Awaitable[pb.ResolveApprovalResponse]:
+            return self.agents.ResolveApproval(request, metadata=bearer(token), timeout=timeout_s, wait_for_ready=True)
+
+        response = await self._repeat(attempt)
+        return response if isinstance(response, Failure) else Decided()
 
     async def _repeat(self, attempt: Callable[[float], Awaitable[Response]]) -> Response | Failure:
         """Return the outcome, or when time is up what the service said last: it may be there, and its database not."""

@@ -96,6 +96,14 @@ class CancelRun:
     request: pb.CancelRunRequest
 
 
+@dataclass(frozen=True, slots=True)
+class ResolveApproval:
+    """Call ResolveApproval; the answer goes to `Session.on_answer`."""
+
+    token: str = field(repr=False)
+    request: pb.ResolveApprovalRequest
+
+
 Effect: TypeAlias = (
     Send
     | SendEvents
@@ -109,4 +117,5 @@ Effect: TypeAlias = (
     | Unwatch
     | StartRun
     | CancelRun
+    | ResolveApproval
 )

@@ -179,6 +179,8 @@ class Endpoint:
                 self._call(self._shared.calls.start_run(effect.token, effect.request))
             case fx.CancelRun():
                 self._call(self._shared.calls.cancel_run(effect.token, effect.request))
+            case fx.ResolveApproval():
+                self._call(self._shared.calls.resolve_approval(effect.token, effect.request))
             case _:
                 self._shared.upstream.send(_request(self._session_id, effect))
 

@@ -68,6 +68,13 @@ class StopAgent:
 
 
 @dataclass(frozen=True, slots=True)
+class DecideApproval:
+    """Decides about a call that waits for a person."""
+
+    request: pb.ResolveApprovalRequest
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
     """Starts a run's stream, or starts it again, after the cursor."""
 
@@ -86,7 +93,7 @@ class Refused:
     fatal: bool = False
 
 
-ClientFrame: TypeAlias = Authenticate | Ping | Pong | UserMessage | StopAgent | Resume | Refused
+ClientFrame: TypeAlias = Authenticate | Ping | Pong | UserMessage | StopAgent | DecideApproval | Resume | Refused
 
 
 # --- what clients are told

@@ -81,4 +81,9 @@ class Stopped:
     """The service took a cancellation."""
 
 
-Answer: TypeAlias = Started | Stopped | Failure
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The service took a decision; the event that follows says so to everybody."""
+
+
+Answer: TypeAlias = Started | Stopped | Decided | Failure

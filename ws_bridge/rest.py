@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Body, Depends, Query
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 from pydantic import AfterValidator
 from starlette.responses import Response
 
@@ -13,10 +14,11 @@ from generated.apex.agent.v1 import agent_pb2 as pb
 from ws_bridge import rest_models as models
 from ws_bridge.calls import Calls, bearer
 from ws_bridge.close_codes import MEANINGS, Reason
-from ws_bridge.frames import Failure
+from ws_bridge.frames import Failure, Violation
 from ws_bridge.http_errors import JSON, RefusedError
 from ws_bridge.wire.events import event_json, is_terminal
-from ws_bridge.wire.values import JsonObject, message_object, time_text, to_json
+from ws_bridge.wire.validation import invalid_message
+from ws_bridge.wire.values import JsonObject, message_object, struct_of, time_text, to_json
 
 CALL_TIMEOUT_S: Final = 30.0
 MAX_EVENTS: Final = 1000
@@ -152,6 +154,24 @@ def run_routes(calls: Calls) -> APIRouter:
         response = await calls.agents.CancelRun(request, metadata=bearer(token), timeout=CALL_TIMEOUT_S)
         return message_response(response.run)
 
+    @router.post(
+        "/runs/{run_id}/approvals/{approval_id}",
+        response_model=models.ApprovalResolution,
+        responses={409: {"model": models.Error}},
+        summary="Decide about a tool call that waits for a person",
+    )
+    async def resolve_approval(token: Token, run_id: str, approval_id: str, body: models.ApprovalVerdict) -> Response:
+        request = pb.ResolveApprovalRequest(
+            run_id=run_id,
+            approval_id=approval_id,
+            decision=pb.ApprovalChoice.Value(f"APPROVAL_CHOICE_{body.decision.upper()}"),
+            comment=body.comment,
+            edited_args=None if body.edited_args is None else _struct("edited_args", body.edited_args),
+        )
+        return message_response(
+            await calls.agents.ResolveApproval(request, metadata=bearer(token), timeout=CALL_TIMEOUT_S)
+        )
+
     @router.get("/runs/{run_id}/events", response_model=models.RunEvents, summary="Get a run's events so far")
     async def list_events(
         token: Token,
@@ -193,6 +213,16 @@ def dev_token_route(calls: Calls) -> APIRouter:
         )
 
     return router
+
+
+def _struct(field: str, value: Mapping[str, object]) -> Struct:
+    try:
+        return struct_of(value)
+    except (ValueError, OverflowError) as error:
+        violations = (Violation(field, f"holds a value that cannot be sent on: {error}"),)
+        raise RefusedError(
+            Failure(Reason.INVALID_ARGUMENT, invalid_message(violations), violations=violations)
+        ) from error
 
 
 async def _run(calls: Calls, token: str, run_id: str) -> pb.Run:

@@ -152,6 +152,20 @@ class Cancellation(BaseModel):
     reason: str = ""
 
 
+class ApprovalVerdict(BaseModel):
+    """What to do with a call that waits for a person. `edited_args` belong to `edit`, and only to it."""
+
+    decision: Literal["approve", "reject", "edit"]
+    comment: str = ""
+    edited_args: dict[str, Any] | None = None  # the tool's own arguments
+
+
+class ApprovalResolution(BaseModel):
+    """The decision that holds: `approved`, `rejected` or `edited`."""
+
+    decision: str
+
+
 class DevTokenRequest(BaseModel):
     """Whose token to make."""
 

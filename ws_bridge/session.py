@@ -46,7 +46,7 @@ class Session:
         self._deadline_ms = now_ms + limits.sign_in_ms
         self._active_ms = now_ms
         self._pending: list[tuple[fr.ClientFrame, str]] = []
-        self._call: fr.UserMessage | fr.StopAgent | None = None
+        self._call: fr.UserMessage | fr.StopAgent | fr.DecideApproval | None = None
         #: Why the service, which can be reached, does not open the session for now.
         self._put_off: fr.Failure | None = None
         self._link = ServiceLink(attached=attached)
@@ -172,11 +172,11 @@ class Session:
             return []
         effects: list[fx.Effect] = []
         match answer:
-            case it.Started():
+            case it.Started() if isinstance(call, fr.UserMessage):
                 effects.append(fx.Send(_ack(call.request.client_message_id, answer)))
                 if not self._streams.knows(answer.run_id):
                     effects += self._watch(answer.run_id, 0)
-            case it.Stopped():
+            case it.Started() | it.Stopped() | it.Decided():
                 pass
             case fr.Failure():
                 effects.append(fx.Send(_failed(call, answer, error_id)))
@@ -281,6 +281,9 @@ class Session:
             case fr.StopAgent():
                 self._call = frame
                 effects = [fx.CancelRun(self._link.token, frame.request)]
+            case fr.DecideApproval():
+                self._call = frame
+                effects = [fx.ResolveApproval(self._link.token, frame.request)]
             case fr.Refused():
                 effects = [fx.Send(_failed(frame, frame.failure, error_id))]
             case fr.Authenticate():
@@ -368,6 +371,8 @@ def _failed(frame: fr.ClientFrame, failure: fr.Failure, error_id: str) -> fr.Err
         case fr.StopAgent():
             request_type = "stop_agent"
             message_id, run_id = frame.request.client_message_id or None, frame.request.run_id or None
+        case fr.DecideApproval():
+            request_type, run_id = "resolve_approval", frame.request.run_id
         case fr.Resume():
             run_id = frame.run_id
         case fr.Refused():

@@ -4,13 +4,13 @@ import asyncio
 from dataclasses import dataclass
 
 import structlog
-from google.protobuf.message import Message
 
 from agent_service.api.call import Call, Lifetimes, not_there_yet
 from agent_service.api.metrics import ApiMetrics
 from agent_service.api.paging import page_size
 from agent_service.api.rates import MessageRates
-from agent_service.api.wire_commands import command_to_domain
+from agent_service.api.wire_commands import command_to_domain, verdict_to_domain
+from agent_service.api.wire_events import DECISIONS
 from agent_service.api.wire_records import RUN_STATUSES, agent_to_wire, run_to_wire, tool_to_wire
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.context import UserExecutionContext
@@ -85,8 +85,11 @@ class AgentServicer:
         call.bind(run_id=run.run_id, thread_id=run.thread_id)
         return pb.CancelRunResponse(run=run_to_wire(run))
 
-    async def ResolveApproval(self, request: pb.ResolveApprovalRequest, call: Call) -> Message:
-        raise not_there_yet("ResolveApproval")
+    async def ResolveApproval(self, request: pb.ResolveApprovalRequest, call: Call) -> pb.ResolveApprovalResponse:
+        call.bind(run_id=request.run_id)
+        verdict = verdict_to_domain(request)
+        decision = await self.runs.decide(call.user, request.run_id.lower(), request.approval_id.lower(), verdict)
+        return pb.ResolveApprovalResponse(decision=DECISIONS.to_wire(decision))
 
     async def GetRun(self, request: pb.GetRunRequest, call: Call) -> pb.GetRunResponse:
         return pb.GetRunResponse(run=run_to_wire(await self.runs.get(call.user, request.run_id.lower())))

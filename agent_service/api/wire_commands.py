@@ -3,8 +3,11 @@
 from typing import Final
 
 from agent_service.api.wire_values import EnumMap, from_struct, to_struct
+from agent_service.engine.approvals import Verdict
 from agent_service.engine.commands import Reference, RunCommand, RunSettings
 from agent_service.engine.errors import ApexError, ErrorReason, Violation
+from agent_service.engine.events import ApprovalDecision
+from agent_service.engine.translation import invalid
 from generated.apex.agent.v1 import agent_pb2 as pb
 from storage.records import ThreadConflict
 
@@ -12,6 +15,25 @@ CONFLICTS: Final = EnumMap(ThreadConflict, pb.ConflictPolicy, "CONFLICT_POLICY")
 
 MAX_CONTEXT_BYTES: Final = 32_768
 """Of a message's context, encoded; the one limit of the contract that a rule cannot count."""
+
+
+CHOICES: Final = {
+    pb.APPROVAL_CHOICE_APPROVE: ApprovalDecision.APPROVED,
+    pb.APPROVAL_CHOICE_REJECT: ApprovalDecision.REJECTED,
+    pb.APPROVAL_CHOICE_EDIT: ApprovalDecision.EDITED,
+}
+"""What each choice of a person becomes. That there is no other, the contract's rules have checked."""
+
+MAX_ARGS_BYTES: Final = 32_768
+"""Of edited arguments, encoded; likewise no rule can count them."""
+
+
+def verdict_to_domain(wire: pb.ResolveApprovalRequest) -> Verdict:
+    """Return what a person says about a call. Raises `ApexError(INVALID_ARGUMENT)` for arguments that are too large."""
+    if wire.edited_args.ByteSize() > MAX_ARGS_BYTES:
+        raise invalid("edited_args", f"must be at most {MAX_ARGS_BYTES} bytes encoded")
+    edited = from_struct(wire.edited_args) if wire.HasField("edited_args") else None
+    return Verdict(CHOICES[wire.decision], wire.comment, edited)
 
 
 def command_to_domain(wire: pb.RunAgentRequest) -> RunCommand:

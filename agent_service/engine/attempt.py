@@ -9,11 +9,14 @@ from typing import Final, Protocol
 import structlog
 from pydantic import BaseModel
 
+from agent_service.engine.approval_gate import ApprovalGate
+from agent_service.engine.approvals import decode_args
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.dispatcher import Dispatcher
 from agent_service.engine.emitter import CHECKPOINT_VERSION, RunEmitter
-from agent_service.engine.errors import ApexError, ErrorReason, FencedError, GrammarError, HandoverError
-from agent_service.engine.events import FinalResponse
+from agent_service.engine.errors import ApexError, ErrorReason, FencedError, HandoverError, WaitingError
+from agent_service.engine.events import ApprovalDecision, FinalResponse, JsonObject
+from agent_service.engine.folding import fold
 from agent_service.engine.history import read_history
 from agent_service.engine.journal import Journal
 from agent_service.engine.limits import ToolLimits
@@ -28,11 +31,8 @@ from storage.records import MessageRecord, MessageRole, RunRecord
 MAX_CLAIMS: Final = 3
 """Claims in a row without a new checkpoint; the next one ends the run with WORKER_LOST."""
 
-FOLD_EVENTS: Final = 1_000
-"""Events of one page when a run's log is read again."""
-
-FOLD_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of one page when a run's log is read again."""
+APPROVAL_TIMEOUT_MS: Final = 3_600_000
+"""How long a person has to decide, unless the deployment says less: one hour."""
 
 _LOGGER_NAME: Final = "apex.attempt"
 
@@ -94,7 +94,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Works on claimed runs. `run_timeout_ms` bounds all attempts together; `max_history` the earlier messages."""
+    """Works on claimed runs. `run_timeout_ms` bounds all attempts together; `max_history` the earlier messages.
+
+    A question to a person lapses after `approval_timeout_ms`; the wait for the answer is no part of the run's time.
+    """
 
     storage: Storage
     journal: Journal
@@ -107,6 +110,7 @@ class Attempts:
     ids: Ids
     run_timeout_ms: int
     max_history: int
+    approval_timeout_ms: int = APPROVAL_TIMEOUT_MS
 
     async def work(self, job: Job) -> None:
         """Work on a claimed run until it has ended, or until it is another worker's turn.
@@ -121,9 +125,23 @@ class Attempts:
                 raise
             _take_cancellation()
             await self._stopped(job)
+        except WaitingError:
+            job.ending = True
+            await self._wait(job)
         except HandoverError:
             job.ending = True
             await self.storage.runs.release(job.run.run_id, job.run.epoch)
+
+    async def _wait(self, job: Job) -> None:
+        """Leave a run that waits for a person: everything committed, no worker, no lease."""
+        if job.emitter is None:
+            raise RuntimeError("a run that has not begun waits for nobody")
+        await job.emitter.flush()
+        questions = [approval.requested for approval in job.emitter.state.open_approvals]
+        left = max(question.expire_time for question in questions) - self.clock.now()
+        wait_ms = max(0, round(left.total_seconds() * 1000))
+        ids = [question.approval_id for question in questions]
+        await self.storage.runs.wait(job.run.run_id, job.run.epoch, ids, wait_ms=wait_ms)
 
     async def _attempt(self, job: Job) -> None:
         if job.stop is not None:
@@ -137,7 +155,8 @@ class Attempts:
     async def open(self, run: RunRecord) -> RunEmitter:
         """Read a claimed run's log and return what speaks for it. Raises `FencedError` when somebody else goes on."""
         try:
-            state = await self._fold(run)
+            beginning = self.broadcast.beginning(run.user_id, run.run_id)
+            state = await fold(self.storage.events, self.codec, run, beginning)
         except (StorageError, FencedError):
             raise
         except Exception:
@@ -146,28 +165,10 @@ class Attempts:
             # Nobody could read it: the run must end all the same.
             structlog.get_logger(_LOGGER_NAME).exception("log_unreadable", run_id=run.run_id)
             state = RunState.unread(run.run_id, run.thread_id, run.last_seq)
-        state.attempt = run.attempt
+            state.attempt = run.attempt
         state.inherit()
         writer = self.journal.open_run(run)
         return RunEmitter(state, writer, self.codec, self.clock, state.begin_time or self.clock.now())
-
-    async def _fold(self, run: RunRecord) -> RunState:
-        state = RunState(run.run_id, run.thread_id)
-        beginning = self.broadcast.beginning(run.user_id, run.run_id)
-        for stored in beginning if len(beginning) <= run.last_seq else ():
-            state.apply(self.codec.decode(stored.data))
-        while state.last_seq < run.last_seq:
-            page = await self.storage.events.read(
-                run.user_id, run.run_id, state.last_seq, max_events=FOLD_EVENTS, max_bytes=FOLD_BYTES
-            )
-            if not page:
-                raise GrammarError(f"run {run.run_id}: the log ends at {state.last_seq}, the run at {run.last_seq}")
-            for stored in page:
-                state.apply(self.codec.decode(stored.data))
-        if state.last_seq > run.last_seq:
-            # It was written to since this claim, so there was another one.
-            raise FencedError(run.run_id)
-        return state
 
     async def _run(self, job: Job, emitter: RunEmitter) -> None:
         run = job.run
@@ -234,14 +235,20 @@ class Attempts:
             raise _took_too_long(timeout_ms) from None
 
     async def _prepare(self, run: RunRecord, emitter: RunEmitter) -> Work:
-        """Gather what the supervisor needs; tell the log when this is not the first attempt."""
-        if run.attempt > 1:
-            emitter.resume()
+        """Gather what the supervisor needs; tell the log when this takes the run over from another worker."""
+        emitter.resume()
         command = self.codec.decode_command(run.request)
         dispatcher = Dispatcher(
             run=run,
             command=command,
             emitter=emitter,
+            gate=ApprovalGate(
+                emitter,
+                command.settings,
+                self.clock,
+                timeout_ms=self.approval_timeout_ms,
+                edited_args=await self._edited_args(run, emitter.state),
+            ),
             tools=self.tools,
             limits=self.limits,
             files=self.storage.files,
@@ -254,16 +261,23 @@ class Attempts:
             history=await read_history(self.storage, self.codec, run, limit=self.max_history),
             emitter=emitter,
             dispatcher=dispatcher,
-            checkpoint=await self._checkpoint(run),
+            checkpoint=await self._checkpoint(run, emitter.state),
             message_id=emitter.state.message_id or self.ids.new(),
         )
 
-    async def _checkpoint(self, run: RunRecord) -> bytes | None:
-        if run.attempt == 1:
+    async def _checkpoint(self, run: RunRecord, state: RunState) -> bytes | None:
+        if state.begin_time is None:
             return None  # nobody has worked on it yet
         checkpoint = await self.storage.events.checkpoint(run.run_id)
         usable = checkpoint is not None and checkpoint.version == CHECKPOINT_VERSION
         return checkpoint.data if checkpoint is not None and usable else None
+
+    async def _edited_args(self, run: RunRecord, state: RunState) -> Mapping[str, JsonObject]:
+        resolved = [approval.resolved for approval in state.approvals.values()]
+        if not any(answer and answer.decision is ApprovalDecision.EDITED for answer in resolved):
+            return {}
+        edited = await self.storage.runs.edited_args(run.user_id, run.run_id)
+        return {approval_id: decode_args(data) for approval_id, data in edited.items()}
 
     def _message(self, run: RunRecord, final: FinalResponse) -> MessageRecord:
         return MessageRecord(

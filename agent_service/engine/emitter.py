@@ -61,7 +61,7 @@ class RunEmitter:
         await self._writer.flush()
 
     def resume(self) -> None:
-        """Emit what a worker says and closes when it takes the run up again."""
+        """Emit what a worker says and closes when it takes the run up again: perhaps nothing."""
         for stored in self._tried(lambda: self.state.resume(self._clock.now())):
             self._writer.append(stored)
 
@@ -110,8 +110,8 @@ class RunEmitter:
         self._handover = True
 
     def execution_time_ms(self, now: datetime) -> int:
-        """Return the milliseconds since work on the run began, over all attempts."""
-        return max(0, round((now - self._started).total_seconds() * 1000))
+        """Return the milliseconds since work on the run began, over all attempts, without the wait for people."""
+        return max(0, round((now - self._started - self.state.waited(now)).total_seconds() * 1000))
 
     def _is_safe_point(self, body: Body) -> bool:
         return isinstance(body, (ToolCompleted, AgentProgress)) and not self.state.open_tools

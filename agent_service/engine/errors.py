@@ -105,4 +105,8 @@ class GrammarError(Exception):
 
 
 class HandoverError(Exception):
-    """This process is stopping and the run stands at a safe point: another worker goes on from here."""
+    """The run leaves this worker at a safe point: whoever claims it next goes on from here. Let it through."""
+
+
+class WaitingError(HandoverError):
+    """The run leaves this worker until a person has decided about a tool call."""

@@ -41,6 +41,24 @@ def redact(args: JsonObject) -> dict[str, JsonValue]:
     return {name: REDACTED if _is_secret(name, value) else _redact_value(value) for name, value in args.items()}
 
 
+def unredacted(args: JsonObject, original: JsonObject) -> dict[str, JsonValue]:
+    """Return a copy of `args` with what `redact` took out of `original`, wherever its mark still stands."""
+    shown = redact(original)
+    return {name: _restored(value, shown.get(name), original.get(name)) for name, value in args.items()}
+
+
+def _restored(value: JsonValue, shown: JsonValue, original: JsonValue) -> JsonValue:
+    if isinstance(shown, str) and REDACTED in shown and value == shown:
+        return original
+    if isinstance(value, Mapping) and isinstance(original, Mapping):
+        return unredacted(value, original)
+    if isinstance(value, list | tuple) and isinstance(shown, list | tuple) and isinstance(original, list | tuple):
+        known = zip(value, shown, original, strict=False)
+        restored = [_restored(item, as_shown, before) for item, as_shown, before in known]
+        return [*restored, *value[len(restored) :]]
+    return value
+
+
 def _is_secret(name: str, value: JsonValue) -> bool:
     if value is None:
         return False

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Self
 
 from agent_service.engine.errors import ApexError, ErrorReason, GrammarError
@@ -73,6 +73,15 @@ class ToolCallState:
     completed: ToolCompleted | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ApprovalState:
+    """A question of this run to a person: open until `resolved` is set."""
+
+    agent_name: str
+    requested: ApprovalRequested
+    resolved: ApprovalResolved | None = None
+
+
 class RunState:
     """What the events so far say. `next` makes the next event; `apply` folds one that was read from the log."""
 
@@ -88,11 +97,14 @@ class RunState:
         self.agent_id = SUPERVISOR
         self.message_id = ""
         self.tools: dict[str, ToolCallState] = {}
+        self.approvals: dict[str, ApprovalState] = {}
         self.artifact_ids: list[str] = []
         self._answered = False
         self._text: list[str] = []
-        self._approvals: dict[str, str] = {}
-        self._approval_ids: set[str] = set()
+        #: The attempt of the last event.
+        self._told_attempt = 1
+        self._waited = timedelta()
+        self._waiting_since: datetime | None = None
         self._inherited: frozenset[str] = frozenset()
 
     @classmethod
@@ -126,6 +138,16 @@ class RunState:
         """The tool calls without an end, in the order in which they began."""
         return [call for call in self.tools.values() if call.completed is None]
 
+    @property
+    def open_approvals(self) -> list[ApprovalState]:
+        """The questions without an answer, in the order in which they were asked."""
+        return [approval for approval in self.approvals.values() if approval.resolved is None]
+
+    def waited(self, now: datetime) -> timedelta:
+        """Return for how long the run has waited for people: from a question until work goes on."""
+        since = self._waiting_since
+        return self._waited if since is None else self._waited + max(now - since, timedelta())
+
     def next(self, now: datetime, agent_name: str, body: Body) -> Event:
         """Return the event that `body` becomes, and fold it. Raises `GrammarError` where it does not fit."""
         event = self.draft(now, agent_name, body)
@@ -145,6 +167,8 @@ class RunState:
         self._fold(event)
         if self.begin_time is None and not _is_acceptance(event.body):
             self.begin_time = event.emit_time
+        self._count_waiting(event)
+        self._told_attempt = event.attempt
         self.last_seq = event.seq
 
     def _problem(self, event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one case per kind of event
@@ -166,9 +190,10 @@ class RunState:
                 call = self.tools.get(body.tool_call_id)
                 return "" if call is not None and call.completed is None else "no such open tool call"
             case ApprovalRequested():
-                return "the approval id is taken" if body.approval_id in self._approval_ids else ""
+                return "the approval id is taken" if body.approval_id in self.approvals else ""
             case ApprovalResolved():
-                return "" if body.approval_id in self._approvals else "no such open approval"
+                asked = self.approvals.get(body.approval_id)
+                return "" if asked is not None and asked.resolved is None else "no such open approval"
             case FinalResponse():
                 differs = "" if body.content == self.text else "it differs from the streamed text"
                 return self._unfinished() or self._other_message(body) or differs
@@ -182,7 +207,7 @@ class RunState:
                 return ""
 
     def _unfinished(self) -> str:
-        return "a tool call or an approval is open" if self.open_tools or self._approvals else ""
+        return "a tool call or an approval is open" if self.open_tools or self.open_approvals else ""
 
     def _other_message(self, body: PartialResult | FinalResponse) -> str:
         return "" if not self.message_id or self.message_id == body.message_id else "another message is being written"
@@ -206,10 +231,9 @@ class RunState:
             case ArtifactCreated():
                 self.artifact_ids.append(body.artifact_id)
             case ApprovalRequested():
-                self._approvals[body.approval_id] = event.agent_name
-                self._approval_ids.add(body.approval_id)
+                self.approvals[body.approval_id] = ApprovalState(event.agent_name, body)
             case ApprovalResolved():
-                del self._approvals[body.approval_id]
+                self.approvals[body.approval_id] = replace(self.approvals[body.approval_id], resolved=body)
             case FinalResponse():
                 self._answered = True
                 self.message_id = body.message_id
@@ -218,21 +242,33 @@ class RunState:
             case _:
                 pass
 
+    def _count_waiting(self, event: Event) -> None:
+        if isinstance(event.body, ApprovalRequested):
+            self._waiting_since = self._waiting_since or event.emit_time
+        elif not isinstance(event.body, ApprovalResolved) and not self.open_approvals:
+            self._waited = self.waited(event.emit_time)
+            self._waiting_since = None
+
     def resume(self, now: datetime) -> list[Event]:
         """Return the events of a worker that takes the run up again: the notice, and unsafe calls closed.
 
-        Safe calls stay open: they run again under their id.
+        Safe calls stay open: they run again under their id. A worker that goes on after a person's decision takes
+        nothing over, and gives no notice.
         """
-        notice = AgentProgress(
-            ProgressStage.RESUMED, "Another worker goes on with this run.", discard_partial=bool(self._text)
-        )
-        events = [self.next(now, SUPERVISOR, notice)]
+        events: list[Event] = []
+        if self.attempt > self._told_attempt:
+            discards = bool(self._text)
+            text = "Another worker goes on with this run."
+            events.append(
+                self.next(now, SUPERVISOR, AgentProgress(ProgressStage.RESUMED, text, discard_partial=discards))
+            )
         unsafe = [call for call in self.open_tools if call.executing.effect is Effect.UNSAFE]
         return events + self._close_tools(now, unsafe, ToolStatus.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
 
     def complete(self, now: datetime, final: FinalResponse, execution_time_ms: int, usage: Usage) -> list[Event]:
         """Return the events of success: what of the text was not streamed yet, the answer, the end."""
         events = self._close_tools(now, self.open_tools, ToolStatus.CANCELLED, "The run ended first.")
+        events += self._close_approvals(now)
         text = self.text
         if not final.content.startswith(text):
             restart = AgentProgress(ProgressStage.STEP, "The answer is written anew.", discard_partial=True)
@@ -276,9 +312,13 @@ class RunState:
         ]
         events = self._close_tools(now, lost, ToolStatus.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
         events += self._close_tools(now, self.open_tools, status, error)
-        for approval_id, agent_name in list(self._approvals.items()):
-            resolved = ApprovalResolved(approval_id, ApprovalDecision.CANCELLED)
-            events.append(self.next(now, agent_name, resolved))
+        return events + self._close_approvals(now)
+
+    def _close_approvals(self, now: datetime) -> list[Event]:
+        events: list[Event] = []
+        for approval in self.open_approvals:
+            resolved = ApprovalResolved(approval.requested.approval_id, ApprovalDecision.CANCELLED)
+            events.append(self.next(now, approval.agent_name, resolved))
         return events
 
     def _close_tools(

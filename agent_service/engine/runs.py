@@ -1,4 +1,4 @@
-"""Runs as callers see them: accept, cancel, look up."""
+"""Runs as callers see them: accept, cancel, decide, look up."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -6,11 +6,12 @@ from typing import Final, Protocol
 
 import structlog
 
+from agent_service.engine.approvals import Verdict
 from agent_service.engine.broadcast import Broadcast, ThreadChange, ThreadChangeKind
 from agent_service.engine.commands import RunCommand
 from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.errors import ApexError, ErrorReason
-from agent_service.engine.events import AgentProgress, AgentStarted, Body, Event, ProgressStage
+from agent_service.engine.events import AgentProgress, AgentStarted, ApprovalDecision, Body, Event, ProgressStage
 from agent_service.engine.ports import Clock, EventCodec, Ids
 from agent_service.engine.registry import Registry
 from agent_service.engine.run import SUPERVISOR
@@ -29,7 +30,7 @@ OPEN_STATUSES: Final = frozenset(status for status in RunStatus if status.is_ope
 
 
 class Workforce(Protocol):
-    """What acceptance and cancellation need of the worker of this process."""
+    """What acceptance, cancellation and decisions need of the worker of this process."""
 
     @property
     def is_busy(self) -> bool:
@@ -44,9 +45,15 @@ class Workforce(Protocol):
         """End a run whose cancellation is in the database: at once if nobody works on it, else through its worker."""
         ...
 
+    async def decide(
+        self, user: UserExecutionContext, run_id: str, approval_id: str, verdict: Verdict
+    ) -> ApprovalDecision:
+        """Answer a question of a waiting run, and let it go on."""
+        ...
+
 
 class Runs:
-    """Acceptance, cancellation and look-up of runs. Every error is an `ApexError`.
+    """Acceptance, cancellation, decisions and look-up of runs. Every error is an `ApexError`.
 
     `models` are those on offer, the default first, and whether their price is known: without it no budget can hold.
     """
@@ -210,6 +217,12 @@ class Runs:
                 return run
             await self._workforce.cancel(run, run.cancel_reason or text)
             return await self._storage.runs.get(user.user_id, run_id)
+
+    async def decide(
+        self, user: UserExecutionContext, run_id: str, approval_id: str, verdict: Verdict
+    ) -> ApprovalDecision:
+        """Decide about a tool call that waits, as `Approvals.resolve` says; the run then goes on."""
+        return await self._workforce.decide(user, run_id, approval_id, verdict)
 
     async def get(self, user: UserExecutionContext, run_id: str) -> RunRecord:
         """Return a run of the user."""

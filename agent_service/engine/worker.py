@@ -7,14 +7,17 @@ from typing import Final
 
 import structlog
 
+from agent_service.engine.approvals import Approvals, Verdict
 from agent_service.engine.attempt import Attempts, Job, Stop
+from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.errors import FencedError
+from agent_service.engine.events import ApprovalDecision
 from storage.errors import RecordNotFoundError, StorageError, StorageUnavailableError
 from storage.interfaces import Runs
 from storage.records import RunRecord
 
 BEAT_INTERVAL_MS: Final = 2_000
-"""How often a worker renews its leases."""
+"""How often a worker renews its leases, and looks for questions that nobody answered in time."""
 
 LEASE_MS: Final = 6_000
 """A run whose worker was silent for this long is claimed by another."""
@@ -33,6 +36,7 @@ class Worker:
         self,
         runs: Runs,
         attempts: Attempts,
+        approvals: Approvals,
         *,
         worker_id: str,
         slots: int,
@@ -42,6 +46,7 @@ class Worker:
     ) -> None:
         self._runs = runs
         self._attempts = attempts
+        self._approvals = approvals
         self._worker_id = worker_id
         self._slots = slots
         self._lease_ms = lease_ms
@@ -65,10 +70,11 @@ class Worker:
         self._wakeup.set()
 
     def start(self) -> None:
-        """Start to claim and to beat."""
+        """Start to claim, to beat, and to look for what has lapsed."""
         self._loops = [
             asyncio.create_task(self._forever(self._claim, self._until_woken), name="worker-claim"),
             asyncio.create_task(self._forever(self._beat, self._until_beat), name="worker-beat"),
+            asyncio.create_task(self._forever(self._sweep, self._until_beat), name="worker-sweep"),
         ]
 
     async def drain(self, *, grace_ms: int) -> None:
@@ -112,6 +118,14 @@ class Worker:
         with contextlib.suppress(FencedError):
             await emitter.cancel(reason)
         self.wake()
+
+    async def decide(
+        self, user: UserExecutionContext, run_id: str, approval_id: str, verdict: Verdict
+    ) -> ApprovalDecision:
+        """Answer a question of a waiting run, and work on it as soon as may be. Raises as `Approvals.resolve`."""
+        decision = await self._approvals.resolve(user, run_id, approval_id, verdict)
+        self.wake()
+        return decision
 
     async def _forever(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
         """Do `work` again and again until cancelled; no failure ends the loop."""
@@ -179,6 +193,10 @@ class Worker:
                 job.interrupt(Stop.FENCED)
             elif beat.cancel_reason is not None:
                 job.interrupt(Stop.CANCEL, beat.cancel_reason)
+
+    async def _sweep(self) -> None:
+        if await self._approvals.expire():
+            self.wake()
 
     async def _work(self, job: Job) -> None:
         run = job.run

@@ -4,6 +4,7 @@ from functools import cache
 from typing import Final
 
 from tests.mutation.access_table import ORIGIN, TOKEN, route_mutants, rpc_mutants
+from tests.mutation.approval_table import APPROVAL_MUTANTS
 from tests.mutation.emission_table import emission_mutants
 from tests.mutation.log_table import LOG_MUTANTS
 from tests.mutation.mutants import Mutant
@@ -30,6 +31,7 @@ def all_mutants() -> tuple[Mutant, ...]:
         *emission_mutants(),
         *LOG_MUTANTS,
         *RUN_MUTANTS,
+        *APPROVAL_MUTANTS,
         *ownership_mutants(),
         *ORIGIN,
         *TOKEN,

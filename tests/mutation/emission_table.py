@@ -17,6 +17,7 @@ FAILURE: Final = f"{SUITE}::test_a_failure_is_an_event_with_advice"
 CLUMSY: Final = f"{SUITE}::test_text_before_a_tool_is_taken_back_and_a_large_result_becomes_a_file"
 SILENT: Final = f"{SUITE}::test_a_tool_is_never_the_first_that_is_seen"
 REWRITTEN: Final = f"{SUITE}::test_an_answer_that_differs_from_its_stream_is_streamed_anew"
+APPROVALS: Final = f"{ENGINE}/test_approvals.py"
 APPROVAL: Final = f"{SUITE}::test_stop_resolves_a_waiting_approval"
 TAKEN_UP: Final = f"{ENGINE}/test_recovery.py::test_a_run_is_taken_up_where_a_crash_left_it"
 PIPELINE: Final = f"{ENGINE}/test_pipeline.py"
@@ -25,6 +26,15 @@ LOOP: Final = "tests/agent_service/llm/test_loop.py"
 THREADS: Final = f"{ENGINE}/test_runs.py::test_a_thread_is_created_renamed_listed_and_deleted"
 
 NOTICED_BY: Final[Mapping[str, str]] = {
+    "agent_service/engine/approval_gate.py::ApprovalGate._ask requested": (
+        f"{APPROVALS}::test_a_call_waits_for_consent_and_leaves_its_slot"
+    ),
+    "agent_service/engine/approval_gate.py::ApprovalGate._ask AgentThinking": (
+        f"{APPROVALS}::test_a_thought_comes_before_the_first_question"
+    ),
+    "agent_service/engine/approvals.py::Approvals._answer events": (
+        f"{APPROVALS}::test_a_watcher_sees_each_answer_at_once"
+    ),
     "agent_service/engine/attempt.py::Attempts._fail fail(error_id)": FAILURE,
     "agent_service/engine/attempt.py::Attempts._prepare resume()": TAKEN_UP,
     "agent_service/engine/attempt.py::Attempts._run cancel(run.cancel_reason)": (
@@ -32,7 +42,7 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     ),
     "agent_service/engine/attempt.py::Attempts._run complete(self._message(run, final))": GREETING,
     "agent_service/engine/attempt.py::Attempts._stopped cancel(job.reason)": STOP,
-    "agent_service/engine/dispatcher.py::Dispatcher.call completed": ANALYSIS,
+    "agent_service/engine/dispatcher.py::Dispatcher._call completed": ANALYSIS,
     "agent_service/engine/dispatcher.py::Dispatcher._announce executing": ANALYSIS,
     "agent_service/engine/dispatcher.py::Dispatcher._announce AgentThinking": SILENT,
     "agent_service/engine/dispatcher.py::Dispatcher._context.progress body": ANALYSIS,
@@ -48,7 +58,7 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/journal.py::Journal._announce append.events": (
         f"{ENGINE}/test_journal.py::test_events_are_delivered_once_in_order_and_flush_means_committed"
     ),
-    "agent_service/engine/run.py::RunState.resume notice": TAKEN_UP,
+    "agent_service/engine/run.py::RunState.resume AgentProgress RESUMED": TAKEN_UP,
     "agent_service/engine/run.py::RunState.resume _close_tools(OUTCOME_UNKNOWN)": f"{SCENARIO}[resume_with_open_tools]",
     "agent_service/engine/run.py::RunState.complete _close_tools('The run ended first.')": (
         f"{SCENARIO}[complete_with_open_tool]"
@@ -67,7 +77,9 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/run.py::RunState._close_all _close_tools(OUTCOME_UNKNOWN)": (
         f"{ENGINE}/test_recovery.py::test_a_cancellation_after_a_crash_does_not_say_how_an_unsafe_call_ended"
     ),
-    "agent_service/engine/run.py::RunState._close_all resolved": APPROVAL,
+    "agent_service/engine/run.py::RunState.complete _close_approvals(now)": f"{SCENARIO}[completed_with_open_approval]",
+    "agent_service/engine/run.py::RunState._close_all _close_approvals(now)": APPROVAL,
+    "agent_service/engine/run.py::RunState._close_approvals resolved": APPROVAL,
     "agent_service/engine/run.py::RunState._close_tools ToolCompleted": STOP,
     "agent_service/engine/runs.py::Runs._accept accepted.events": (
         f"{ENGINE}/test_beginnings.py::test_the_database_is_not_asked_about_what_was_just_accepted"

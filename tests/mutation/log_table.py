@@ -229,8 +229,8 @@ DELIVERY: Final = (
         Edit(
             "agent_service/engine/dispatcher.py",
             "Dispatcher._announce",
-            "self._emitter.commit(agent_name, executing)",
-            "self._emitter.emit(agent_name, executing)",
+            "self.emitter.commit(agent_name, executing)",
+            "self.emitter.emit(agent_name, executing)",
         ),
     ),
     mutant(

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     TOKEN = "token"
     ENDING = "ending"
     HANDOVER = "handover"
+    APPROVAL = "approval"
 
 
 class StaleAnchorError(Exception):

@@ -55,6 +55,7 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "storage/memory_threads.py::MemoryThreads.history message.user_id == user_id": (
         f"{OTHERS}[memory-Threads.history]"
     ),
+    'storage/waiting.py::Waiting.__init__ runs.c.user_id == bindparam("user_id")': (f"{OTHERS}[sqlite-Runs.resolve]"),
     "storage/runs.py::_is runs.c.user_id == user_id": f"{OTHERS}[sqlite-Runs.get]",
     "storage/runs.py::SqlRuns.find_by_client_message runs.c.user_id == user_id": (
         f"{OTHERS}[sqlite-Runs.find_by_client_message]"

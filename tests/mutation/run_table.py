@@ -101,7 +101,7 @@ IDEMPOTENCY: Final = (
         f"{ENGINE}/test_dispatcher.py::test_a_call_that_has_ended_is_not_run_again",
         Edit(
             "agent_service/engine/dispatcher.py",
-            "Dispatcher.call",
+            "Dispatcher._call",
             "if known is not None and known.completed is not None:",
             "if False:",
         ),

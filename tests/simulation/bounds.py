@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Final
 from unittest import mock
 
-from agent_service.engine import attempt, broadcast, journal, runs
+from agent_service.engine import broadcast, folding, journal, runs
 
 MAX_WATCH_EVENTS: Final = 12
 REPLAY_EVENTS: Final = 5
@@ -16,7 +16,7 @@ _SMALL: Final[tuple[tuple[ModuleType, str, int], ...]] = (
     (broadcast, "REPLAY_EVENTS", REPLAY_EVENTS),
     (journal, "MAX_PENDING_EVENTS", 6),
     (journal, "MAX_COMMIT_EVENTS", 20),
-    (attempt, "FOLD_EVENTS", 7),
+    (folding, "FOLD_EVENTS", 7),
     (runs, "MAX_OPEN_RUNS", 10),
 )
 

@@ -26,7 +26,7 @@ Ts = TypeVarTuple("Ts")
 
 WRITES: Final = frozenset({
     "accept", "append", "beat", "claim", "claim_run", "create", "delete", "release", "release_all", "rename",
-    "request_cancel",
+    "request_cancel", "resolve", "wait",
 })  # fmt: skip
 """The operations whose COMMIT can be lost."""
 

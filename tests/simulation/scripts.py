@@ -27,6 +27,7 @@ from agent_service.engine.tool import Tool, ToolContext, ToolError, ToolOutput
 from agent_service.engine.work import Work
 from storage.records import RunRecord
 from tests.simulation.loop import Machine, here
+from tests.support.consent import call_with_consent
 
 AGENT: Final = "data"
 STEP: Final = "1-data"
@@ -216,7 +217,10 @@ def _bursting(pieces: int) -> Act:
 def _calling(name: str) -> Act:
     async def call(place: Place) -> None:
         wanted = ToolCall(str(place.number), name, {})
-        outcome = await place.work.dispatcher.call(AGENT, STEP, wanted, frozenset({name}))
+        if name == "pay":
+            outcome = await call_with_consent(place.work, AGENT, STEP, wanted)
+        else:
+            outcome = await place.work.dispatcher.call(AGENT, STEP, wanted, frozenset({name}))
         shown = outcome.result
         assert outcome.status is not ToolStatus.SUCCESS or (shown is not None and shown["tool"] == name)
 

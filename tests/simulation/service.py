@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.agent import Agent
+from agent_service.engine.approvals import Approvals
 from agent_service.engine.attempt import Attempts
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.journal import Journal
@@ -118,7 +119,8 @@ class Service:
             run_timeout_ms=RUN_TIMEOUT_MS,
             max_history=100,
         )
-        self.worker = Worker(storage.runs, attempts, worker_id=name, slots=SLOTS)
+        approvals = Approvals(storage, self.broadcast, registry.tools, codec, clock)
+        self.worker = Worker(storage.runs, attempts, approvals, worker_id=name, slots=SLOTS)
         self.runs = Runs(
             storage=storage,
             broadcast=self.broadcast,

@@ -2,28 +2,31 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pytest
 
 from storage.errors import RecordNotFoundError
 from storage.interfaces import EventLog, Files, Runs, Storage, Threads
-from storage.records import Page, RunRecord
-from tests.support.storage import LEASE_MS, a_run, accepted, an_ending, at, save_file, working
+from storage.records import Page, Resolution, RunRecord
+from tests.support.storage import LEASE_MS, a_run, accepted, an_ending, at, events, save_file, working
 
 OWNER: Final = "ada"
 STRANGER: Final = "bob"
 KEY: Final = "key"
+FIRST: Final = "approval-1"
+SECOND: Final = "approval-2"
 MAKES_SOMETHING_NEW: Final = frozenset({"Files.upload"})
 
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """What the owner has: a thread with a finished and an open run, and a file."""
+    """What the owner has: a thread with a finished and an open run, one that waits for a decision, and a file."""
 
     finished: RunRecord
     run: RunRecord
+    waiting: RunRecord
     file_id: str
 
 
@@ -31,7 +34,16 @@ async def owned_in(storage: Storage) -> Belongings:
     finished = await working(storage, a_run(OWNER, key="first"))
     await storage.events.append([an_ending(finished)])
     run = await accepted(storage, a_run(OWNER, thread_id=finished.thread_id, key=KEY))
-    return Belongings(finished, run, (await save_file(storage, b"content", OWNER)).file_id)
+    waiting = await working(storage, a_run(OWNER))
+    await storage.runs.wait(waiting.run_id, waiting.epoch, [FIRST, SECOND], wait_ms=LEASE_MS)
+    await storage.runs.resolve(OWNER, replace(an_answer_to(waiting, FIRST), goes_on=False, edited_args={FIRST: b"{}"}))
+    waiting = await storage.runs.get(OWNER, waiting.run_id)
+    return Belongings(finished, run, waiting, (await save_file(storage, b"content", OWNER)).file_id)
+
+
+def an_answer_to(run: RunRecord, approval_id: str = SECOND) -> Resolution:
+    told = events(run, run.last_seq, b"resolved")
+    return Resolution(run.run_id, run.epoch, run.last_seq, told, (approval_id,), goes_on=True)
 
 
 async def content(storage: Storage, user: str, file_id: str) -> Sequence[bytes]:
@@ -44,6 +56,8 @@ CALLS: Final[Mapping[str, Callable[[Storage, str, Belongings], Awaitable[object]
     ),
     "Runs.claim_run": lambda storage, user, its: storage.runs.claim_run(user, its.run.run_id, "w9", lease_ms=LEASE_MS),
     "Runs.request_cancel": lambda storage, user, its: storage.runs.request_cancel(user, its.run.run_id, "Stop."),
+    "Runs.resolve": lambda storage, user, its: storage.runs.resolve(user, an_answer_to(its.waiting)),
+    "Runs.edited_args": lambda storage, user, its: storage.runs.edited_args(user, its.waiting.run_id),
     "Runs.get": lambda storage, user, its: storage.runs.get(user, its.run.run_id),
     "Runs.find_by_client_message": lambda storage, user, _: storage.runs.find_by_client_message(user, KEY),
     "Runs.list": lambda storage, user, _: storage.runs.list(user, page_size=9),
@@ -72,6 +86,7 @@ async def everything(storage: Storage, its: Belongings) -> Sequence[object]:
         await storage.threads.list(OWNER, page_size=9),
         await storage.threads.list_messages(OWNER, its.run.thread_id, page_size=9),
         await storage.events.read(OWNER, its.run.run_id, 0, max_events=9, max_bytes=999),
+        await storage.events.read(OWNER, its.waiting.run_id, 0, max_events=9, max_bytes=999),
         await storage.files.list(OWNER, page_size=9),
         await content(storage, OWNER, its.file_id),
     )

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import select
 import struct
 import subprocess
 import sys
@@ -73,16 +74,36 @@ def is_running(pid: int) -> bool:
 
 def run_on_terminal(argv: Sequence[str], *, rows: int, columns: int, **env: str) -> tuple[int, str]:
     """Run a command on a terminal of that size; return its exit code and all that it wrote, control codes included."""
+    return _on_terminal(argv, rows, columns, [], env)
+
+
+def talk_on_terminal(argv: Sequence[str], answers: Sequence[tuple[str, str]], **env: str) -> tuple[int, str]:
+    """Run a command on a terminal and type each answer when its prompt has come; return what `run_on_terminal` does."""
+    return _on_terminal(argv, 50, 200, answers, env)
+
+
+def _on_terminal(
+    argv: Sequence[str], rows: int, columns: int, answers: Sequence[tuple[str, str]], env: Mapping[str, str]
+) -> tuple[int, str]:
     leader, follower = pty.openpty()
+    waiting = list(answers)
+    answer_s = 10.0 if answers else TIMEOUT_S
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     inherited = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     with subprocess.Popen(
         argv, env={**inherited, "TERM": "xterm", **env}, stdin=follower, stdout=follower, stderr=follower
     ) as process:
         os.close(follower)
-        written = b""
+        written = answered = b""
         with suppress(OSError):  # how Linux says that the last one has left the terminal
-            while piece := os.read(leader, 65_536):
+            while select.select([leader], [], [], answer_s)[0] and (piece := os.read(leader, 65_536)):
                 written += piece
+                if waiting and waiting[0][0].encode() in written[len(answered) :]:
+                    answered = written
+                    os.write(leader, waiting.pop(0)[1].encode())
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(answer_s)
+        process.kill()
         os.close(leader)
+        assert not waiting, f"never asked {waiting[0][0]!r}: {written.decode()}"
         return process.wait(TIMEOUT_S), written.decode()

@@ -15,12 +15,21 @@ from agent_service.agents.triage import TRIAGE
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.agent import Agent
 from agent_service.engine.answer_cache import AnswerCache, version_of_files
+from agent_service.engine.approvals import Verdict
 from agent_service.engine.attempt import Attempts, Job
 from agent_service.engine.broadcast import Broadcast, Watch
 from agent_service.engine.clock import SystemClock, SystemIds
 from agent_service.engine.commands import Reference, RunCommand, RunSettings
 from agent_service.engine.context import UserExecutionContext
-from agent_service.engine.events import AgentCompleted, AgentError, Event, FinalResponse, JsonObject, ToolCompleted
+from agent_service.engine.events import (
+    AgentCompleted,
+    AgentError,
+    ApprovalDecision,
+    Event,
+    FinalResponse,
+    JsonObject,
+    ToolCompleted,
+)
 from agent_service.engine.journal import Journal
 from agent_service.engine.limits import ToolLimits
 from agent_service.engine.ports import AgentLoop, Clock
@@ -58,6 +67,12 @@ class NoWorkforce:
 
     async def cancel(self, run: RunRecord, reason: str) -> None:
         """Do nothing."""
+
+    async def decide(
+        self, user: UserExecutionContext, run_id: str, approval_id: str, verdict: Verdict
+    ) -> ApprovalDecision:
+        """Do nothing."""
+        return verdict.decision
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from agent_service.engine.ports import ToolCall
 from agent_service.engine.tool import Tool, ToolContext, ToolOutput
 from agent_service.engine.work import Work
 from agent_service.settings import load_settings
+from tests.support.consent import call_with_consent
 from tests.support.crash_points import append_line, open_crashing_storage
 from tests.support.waiting import eventually
 
@@ -154,7 +155,10 @@ class ScriptedSupervisor:
         await work.emitter.emit(AGENT, AgentThinking(thought))
 
     async def _call(self, work: Work, tool: str) -> str:
-        outcome = await work.dispatcher.call(AGENT, STEP_ID, ToolCall(tool, tool, {}), frozenset({tool}))
+        call = ToolCall(tool, tool, {})
+        if tool == PAY:
+            return (await call_with_consent(work, AGENT, STEP_ID, call)).status
+        outcome = await work.dispatcher.call(AGENT, STEP_ID, call, frozenset({tool}))
         return outcome.status
 
 

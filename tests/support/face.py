@@ -20,12 +20,14 @@ from agent_service.api.options import ApiOptions
 from agent_service.api.server import ApiServer, Engine
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.agent import Agent
+from agent_service.engine.approvals import Verdict
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.clock import SystemClock, SystemIds
 from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.events import (
     AgentCompleted,
     AgentError,
+    ApprovalDecision,
     Body,
     CompletionStatus,
     Effect,
@@ -37,6 +39,7 @@ from agent_service.engine.registry import Registry
 from agent_service.engine.runs import Runs
 from agent_service.engine.threads import Threads
 from agent_service.engine.tool import Tool, ToolContext, ToolOutput
+from agent_service.engine.translation import translated
 from generated.apex.agent.v1.agent_pb2_grpc import (
     AgentServiceStub,
     FileServiceStub,
@@ -88,6 +91,7 @@ class Stage:
         self.cancelled: list[str] = []
         #: Where a cancellation waits before it does anything.
         self.cancelling = Gate()
+        self.decided: list[tuple[str, str, str, Verdict]] = []
 
     def wake(self) -> None:
         """Do nothing: the test says when."""
@@ -98,6 +102,14 @@ class Stage:
         if self.deaf:
             return
         await self.emit(run, AgentCompleted("a", CompletionStatus.CANCELLED, reason))
+
+    async def decide(
+        self, user: UserExecutionContext, run_id: str, approval_id: str, verdict: Verdict
+    ) -> ApprovalDecision:
+        with translated():
+            await self._storage.runs.get(user.user_id, run_id)
+        self.decided.append((user.user_id, run_id, approval_id, verdict))
+        return verdict.decision
 
     async def emit(self, run: RunRecord, *bodies: Body) -> Sequence[Event]:
         """Commit the next events of a run and broadcast them."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import httpx
+from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
@@ -19,7 +20,6 @@ NO_ROUTE: Final[Mapping[str, str]] = {
     "RunAgent": "messages go over the socket",
     "StartRun": "messages go over the socket",
     "WatchThread": "there is no such route",
-    "ResolveApproval": "there is no such route",
     "Attach": "it is the bridge's own",
     "RevokeTokens": "tokens are revoked over gRPC only",
 }
@@ -66,6 +66,7 @@ ROUTES: Final[Mapping[str, Route]] = {
     "GetRun": Route("GET", RUN),
     "WatchRun": Route("GET", f"{RUN}/events", ("after_seq",)),
     "CancelRun": Route("POST", f"{RUN}/cancel", body=("reason",)),
+    "ResolveApproval": Route("POST", f"{RUN}/approvals/{{approval_id}}", body=("decision", "comment", "edited_args")),
     "ListThreads": Route("GET", "/api/v1/threads", ("query", *PAGE)),
     "CreateThread": Route("POST", "/api/v1/threads", body=("title",)),
     "GetThread": Route("GET", THREAD),
@@ -96,7 +97,9 @@ async def over_rest(http: httpx.AsyncClient, edge: Edge, request: Message, user:
     route = ROUTES[edge.method.name]
     given = {field.name: _written(field, value) for field, value in request.ListFields()}
     query = {name: given[name] for name in route.query if name in given}
-    body = {RENAMED.get(name, name): given[name] for name in route.body if name in given}
+    body: dict[str, object] = {RENAMED.get(name, name): given[name] for name in route.body if name in given}
+    if isinstance(request, pb.ResolveApprovalRequest) and request.HasField("edited_args"):
+        body["edited_args"] = json_format.MessageToDict(request.edited_args)
     answer = await http.request(
         route.method,
         route.path.format(**given),
@@ -120,6 +123,8 @@ def _written(field: FieldDescriptor, value: object) -> Written:
     match value:
         case int() if field.name == "expires_in_ms":
             return math.floor(value / 1000) if value < 1000 else math.ceil(value / 1000)
+        case int() if field.enum_type is not None:
+            return enum_name(field, value)
         case int() | str():
             return value
         case Message():

@@ -20,7 +20,6 @@ MAX_FRAME_BYTES: Final = 8_192
 NO_FRAME: Final[Mapping[str, str]] = {
     "RunAgent": "frames are sent on by StartRun, whose message is the same",
     "WatchThread": "watch_thread is not there yet",
-    "ResolveApproval": "resolve_approval is not there yet",
     "RevokeTokens": "tokens are revoked over gRPC only",
     "CreateDevToken": "who is on a socket has a token",
     **dict.fromkeys(
@@ -55,6 +54,8 @@ def frame_of(edge: Edge, request: Message) -> Frame | None:
             frame = "start_agent" if request.run.agent else "user_message", _object(request.run)
         case pb.CancelRunRequest() if not request.reason:
             frame = "stop_agent", _object(request)
+        case pb.ResolveApprovalRequest():
+            frame = "resolve_approval", _object(request)
         case pb.WatchRunRequest():
             frame = "resume", _object(request)
         case pb.AttachRequest() if edge.path == "open_session.token":

@@ -24,6 +24,11 @@ from generated.apex.agent.v1 import agent_pb2_grpc as rpc
 
 TOKEN_PREFIX = "token-"
 TERMINAL = ("agent_completed", "agent_error")
+_DECISIONS = {
+    pb.APPROVAL_CHOICE_APPROVE: pb.APPROVAL_DECISION_APPROVED,
+    pb.APPROVAL_CHOICE_REJECT: pb.APPROVAL_DECISION_REJECTED,
+    pb.APPROVAL_CHOICE_EDIT: pb.APPROVAL_DECISION_EDITED,
+}
 Context = grpc.aio.ServicerContext[Message, Message]
 
 
@@ -334,6 +339,17 @@ class ScriptedService(
             await run.emit(pb.AgentEvent(agent_completed=cancelled))
         return pb.CancelRunResponse(run=run.record())
 
+    async def ResolveApproval(self, request: pb.ResolveApprovalRequest, context: Context) -> pb.ResolveApprovalResponse:
+        user_id = await self._user(context, "ResolveApproval", request)
+        run = await self._find(context, request.run_id)
+        decision = _DECISIONS[request.decision]
+        resolved = pb.ApprovalResolved(
+            approval_id=request.approval_id, decision=decision, decided_by=user_id, comment=request.comment
+        )
+        if not run.finished:
+            await run.emit(pb.AgentEvent(approval_resolved=resolved))
+        return pb.ResolveApprovalResponse(decision=decision)
+
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         await self._user(context, "GetRun", request)
         return pb.GetRunResponse(run=(await self._find(context, request.run_id)).record())
@@ -456,9 +472,6 @@ class ScriptedService(
         events: list[pb.AgentEvent] = []
         for event in events:
             yield event
-
-    async def ResolveApproval(self, request: pb.ResolveApprovalRequest, context: Context) -> pb.ResolveApprovalResponse:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED)
 
     async def RevokeTokens(self, request: pb.RevokeTokensRequest, context: Context) -> pb.RevokeTokensResponse:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED)

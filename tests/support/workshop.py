@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.agent import Agent
+from agent_service.engine.approvals import Approvals
 from agent_service.engine.attempt import Attempts
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.clock import SystemClock, SystemIds
@@ -34,6 +35,7 @@ from agent_service.engine.work import Work
 from agent_service.engine.worker import Worker
 from storage.interfaces import Storage
 from storage.records import RunRecord, StoredEvent, ThreadConflict
+from tests.support.consent import call_with_consent
 from tests.support.cuttable_storage import EVERYTHING, CuttableStorage
 from tests.support.gates import TIMEOUT_S, Gate
 from tests.support.grammar import check_run
@@ -90,6 +92,11 @@ async def say(work: Work, text: str) -> None:
 async def call_tool(work: Work, name: str, call_id: str = "a", **args: str) -> ToolOutcome:
     """Run a tool as a step of the data agent would."""
     return await work.dispatcher.call("data", STEP, ToolCall(call_id, name, args), frozenset({name}))
+
+
+async def call_agreed_tool(work: Work, name: str, call_id: str = "a") -> ToolOutcome:
+    """Do the same with a tool that needs a person's consent, and has it."""
+    return await call_with_consent(work, "data", STEP, ToolCall(call_id, name, {}))
 
 
 async def answer(work: Work) -> FinalResponse:
@@ -176,6 +183,8 @@ class Workshop:
     poll_interval_ms: int = INTERVAL_MS
     broadcast_poll_ms: int = INTERVAL_MS
     run_timeout_ms: int = 30_000
+    approval_timeout_ms: int = 60_000
+    settle_ms: int = 5_000
     retry_delays_ms: Sequence[int] = (1, 1, 1)
     limits: ToolLimits = field(default_factory=ToolLimits)
     models: Mapping[str, bool] = field(default_factory=lambda: {"offline": True})
@@ -206,10 +215,15 @@ class Workshop:
             ids=ids,
             run_timeout_ms=self.run_timeout_ms,
             max_history=100,
+            approval_timeout_ms=self.approval_timeout_ms,
+        )
+        approvals = Approvals(
+            self.storage, self.broadcast, registry.tools, self._codec, clock, settle_ms=self.settle_ms
         )
         self.worker = Worker(
             self.storage.runs,
             attempts,
+            approvals,
             worker_id=self.worker_id,
             slots=self.slots,
             lease_ms=self.lease_ms,

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from google.protobuf.struct_pb2 import Struct
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
@@ -80,6 +81,35 @@ async def test_the_query_reaches_the_service(client: httpx.AsyncClient, service:
         pb.ListThreadsRequest(query="x", page_size=7, page_token="t"),
         pb.ListRunsRequest(thread_id=MISSING, statuses=[pb.RUN_STATUS_QUEUED, pb.RUN_STATUS_FAILED]),
     ]
+
+
+async def test_decisions(client: httpx.AsyncClient, bridge: RunningBridge, service: ScriptedService) -> None:
+    run_id = await finished_run(bridge, service)
+    path = f"/api/v1/runs/{run_id}/approvals/{MISSING}"
+
+    for body, decision in (
+        ({"decision": "approve"}, "approved"),
+        ({"decision": "reject", "comment": "Too dear."}, "rejected"),
+        ({"decision": "edit", "edited_args": {"limit_usd": 50}}, "edited"),
+    ):
+        assert shaped(models.ApprovalResolution, await client.post(path, json=body)) == {"decision": decision}
+
+    made = [request for name, request in service.calls if name == "ResolveApproval"]
+    edited = Struct()
+    edited["limit_usd"] = 50
+    assert made == [
+        pb.ResolveApprovalRequest(run_id=run_id, approval_id=MISSING, decision=pb.APPROVAL_CHOICE_APPROVE),
+        pb.ResolveApprovalRequest(
+            run_id=run_id, approval_id=MISSING, decision=pb.APPROVAL_CHOICE_REJECT, comment="Too dear."
+        ),
+        pb.ResolveApprovalRequest(
+            run_id=run_id, approval_id=MISSING, decision=pb.APPROVAL_CHOICE_EDIT, edited_args=edited
+        ),
+    ]
+    assert error_of(await client.post(path, json={"decision": "perhaps"}), 400)["code"] == "INVALID_ARGUMENT"
+    huge = '{"decision": "edit", "edited_args": {"text": "\\ud800"}}'
+    refused = await client.post(path, content=huge, headers={"Content-Type": "application/json"})
+    assert error_of(refused, 400)["violations"][0]["field"] == "edited_args"
 
 
 async def test_runs(client: httpx.AsyncClient, bridge: RunningBridge, service: ScriptedService) -> None:
@@ -429,7 +459,7 @@ async def test_openapi_and_docs_name_every_route(client: httpx.AsyncClient) -> N
     spec = (await client.get("/openapi.json")).json()
     page = (await client.get("/docs")).text
 
-    assert len(spec["paths"]) == 12
+    assert len(spec["paths"]) == 13
     for path, methods in spec["paths"].items():
         assert f">{path}<" in page
         for operation in methods.values():

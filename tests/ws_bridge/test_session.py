@@ -67,6 +67,7 @@ class Player:
             "ready": lambda: session.on_ready(now_ms, ready(value), SERVER_TIME, error_id),
             "started": lambda: session.on_answer(now_ms, it.Started(**value), error_id),
             "stopped": lambda: session.on_answer(now_ms, it.Stopped(), error_id),
+            "decided": lambda: session.on_answer(now_ms, it.Decided(), error_id),
             "failed": lambda: session.on_answer(now_ms, fr.Failure(**value), error_id),
         }
         effects = inputs[name]() if name in inputs else session.on_item(now_ms, item(name, step), error_id)
@@ -113,7 +114,7 @@ def shown(effect: fx.Effect) -> Json:
             return {name: json.loads(frame_json(effect.frame))}
         case fx.SendEvents():
             return {name: [json.loads(text) for text in effect.texts]}
-        case fx.StartRun() | fx.CancelRun():
+        case fx.StartRun() | fx.CancelRun() | fx.ResolveApproval():
             return {name: MessageToDict(effect.request, preserving_proto_field_name=True), "token": effect.token}
         case _:
             return {name: asdict(effect)}

@@ -350,3 +350,24 @@ async def test_a_message_comes_in_so_many_fragments_and_no_more(bridge: RunningB
         with contextlib.suppress(ConnectionClosed):
             await client.connection.send([ping, *[""] * (MAX_FRAGMENTS - 1)])
         assert await client.closed() == 1009
+
+
+async def test_a_decision_is_passed_on_and_seen_in_the_run(bridge: RunningBridge, service: ScriptedService) -> None:
+    service.script = []
+    async with bridge.signed_in() as client:
+        await client.send("user_message", content="Hi")
+        await client.expect("ack")
+        run_id = service.only_run().run_id
+        await client.send("resolve_approval", run_id=run_id, approval_id=ID, decision="reject", comment="Too dear.")
+        resolved = (await client.receive_until("approval_resolved"))[-1]
+        await client.send("resolve_approval", run_id=ID, approval_id=ID, decision="approve")
+        refused = await client.expect("error")
+
+    assert resolved["payload"] == {
+        "approval_id": ID,
+        "decision": "rejected",
+        "decided_by": "alice",
+        "comment": "Too dear.",
+    }
+    shown = [refused[name] for name in ("code", "request_type", "run_id")]
+    assert shown == ["NOT_FOUND", "resolve_approval", ID]

@@ -133,7 +133,7 @@ def test_an_invalid_message_names_its_field(payload: dict[str, Any], reason: str
     assert (failure.reason, failure.violations[0].field) == (reason, field)
 
 
-@pytest.mark.parametrize("kind", ["watch_thread", "unwatch_thread", "resolve_approval", "chunk", "fly", ""])
+@pytest.mark.parametrize("kind", ["watch_thread", "unwatch_thread", "chunk", "fly", ""])
 def test_what_is_not_known_is_said(kind: str) -> None:
     assert refused(decoded(kind)).reason == "UNKNOWN_TYPE"
 

@@ -16,6 +16,7 @@ from ws_bridge.close_codes import Reason
 from ws_bridge.frames import (
     Authenticate,
     ClientFrame,
+    DecideApproval,
     Failure,
     Ping,
     Pong,
@@ -32,7 +33,7 @@ MAX_JSON_DEPTH = 24
 """Objects and lists inside each other, the frame itself included. Protobuf could carry little more."""
 MAX_TYPE_LENGTH = 64
 """Characters of an unknown type that are repeated in the error."""
-NOT_YET = frozenset({"watch_thread", "unwatch_thread", "resolve_approval", "chunk"})
+NOT_YET = frozenset({"watch_thread", "unwatch_thread", "chunk"})
 """Types of the contract that are refused so far."""
 MESSAGE_TYPES = frozenset({"user_message", "chat", "agent_message", "start_agent"})
 """Types that carry a message to be run."""
@@ -80,6 +81,14 @@ class _Stop(msgspec.Struct):
     message_id: str | None = None
 
 
+class _Approval(msgspec.Struct):
+    run_id: str = ""
+    approval_id: str = ""
+    decision: Literal["approve", "reject", "edit"] | None = None
+    comment: str | None = None
+    edited_args: dict[str, object] | None = None
+
+
 class _Resume(msgspec.Struct):
     run_id: str = ""
     after_seq: Uint32 = 0
@@ -101,6 +110,7 @@ class _Ids(msgspec.Struct):
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _MESSAGE = msgspec.json.Decoder(_Message)
 _STOP = msgspec.json.Decoder(_Stop)
+_APPROVAL = msgspec.json.Decoder(_Approval)
 _RESUME = msgspec.json.Decoder(_Resume)
 _AUTHENTICATE = msgspec.json.Decoder(_Authenticate)
 _PING = msgspec.json.Decoder(_Ping)
@@ -192,6 +202,19 @@ def _stop(payload: msgspec.Raw) -> StopAgent:
     return StopAgent(request)
 
 
+def _approval(payload: msgspec.Raw) -> DecideApproval:
+    approval = _APPROVAL.decode(payload)
+    request = pb.ResolveApprovalRequest(
+        run_id=approval.run_id,
+        approval_id=approval.approval_id,
+        decision=pb.ApprovalChoice.Value(f"APPROVAL_CHOICE_{(approval.decision or 'unspecified').upper()}"),
+        comment=approval.comment or "",
+        edited_args=_struct("edited_args", approval.edited_args),
+    )
+    _check(broken_rules(request))
+    return DecideApproval(request)
+
+
 def _resume(payload: msgspec.Raw) -> Resume:
     resume = _RESUME.decode(payload)
     _check(broken_rules(pb.WatchRunRequest(run_id=resume.run_id, after_seq=resume.after_seq)))
@@ -208,6 +231,7 @@ def _ping(payload: msgspec.Raw) -> Ping:
 
 READERS: dict[str, Callable[[msgspec.Raw], ClientFrame]] = {
     "stop_agent": _stop,
+    "resolve_approval": _approval,
     "resume": _resume,
     "authenticate": _authenticate,
     "ping": _ping,

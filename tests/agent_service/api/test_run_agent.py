@@ -2,10 +2,13 @@ from typing import TypeVar
 
 import grpc
 import pytest
+from google.protobuf.struct_pb2 import Struct
 
 from agent_service.api.call import MAX_STREAMS_PER_USER
 from agent_service.api.options import ApiOptions
-from agent_service.engine.events import AgentThinking, PartialResult
+from agent_service.api.wire_commands import MAX_ARGS_BYTES
+from agent_service.engine.approvals import Verdict
+from agent_service.engine.events import AgentThinking, ApprovalDecision, PartialResult
 from generated.apex.agent.v1 import agent_pb2 as pb
 from storage.records import RunStatus
 from tests.support.errors import failed_with
@@ -273,10 +276,51 @@ async def test_lists_and_catalogue(face: Face) -> None:
     assert list(catalogue.tools[0].scopes) == ["eyes"]
 
 
+async def test_a_decision_reaches_the_engine_as_it_was_made(face: Face) -> None:
+    run_id = (await start(face)).run_id
+    edited = Struct()
+    edited.update({"limit_usd": 50, "models": ["small"]})
+    requests = [
+        (pb.APPROVAL_CHOICE_APPROVE, None, "", pb.APPROVAL_DECISION_APPROVED),
+        (pb.APPROVAL_CHOICE_REJECT, None, "Too dear.", pb.APPROVAL_DECISION_REJECTED),
+        (pb.APPROVAL_CHOICE_EDIT, edited, "", pb.APPROVAL_DECISION_EDITED),
+        (pb.APPROVAL_CHOICE_EDIT, Struct(), "", pb.APPROVAL_DECISION_EDITED),
+    ]
+    for choice, args, comment, decision in requests:
+        request = pb.ResolveApprovalRequest(
+            run_id=run_id, approval_id=KEY.upper(), decision=choice, comment=comment, edited_args=args
+        )
+        answer = await face.agents.ResolveApproval(request, metadata=signed_in())
+        assert answer.decision == decision
+    assert face.stage.decided == [
+        ("ann", run_id, KEY, Verdict(ApprovalDecision.APPROVED)),
+        ("ann", run_id, KEY, Verdict(ApprovalDecision.REJECTED, "Too dear.")),
+        ("ann", run_id, KEY, Verdict(ApprovalDecision.EDITED, "", {"limit_usd": 50, "models": ["small"]})),
+        ("ann", run_id, KEY, Verdict(ApprovalDecision.EDITED, "", {})),
+    ]
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+async def test_edited_arguments_have_a_bound(face: Face, surplus: int) -> None:
+    run_id = (await start(face)).run_id
+    edited = Struct()
+    edited["text"] = "x" * (MAX_ARGS_BYTES // 2)
+    # A text of this length and one of the bound have length fields of the same sizes.
+    edited["text"] = "x" * (MAX_ARGS_BYTES // 2 + MAX_ARGS_BYTES + surplus - edited.ByteSize())
+    assert edited.ByteSize() == MAX_ARGS_BYTES + surplus
+    request = pb.ResolveApprovalRequest(
+        run_id=run_id, approval_id=KEY, decision=pb.APPROVAL_CHOICE_EDIT, edited_args=edited
+    )
+    call = face.agents.ResolveApproval(request, metadata=signed_in())
+    if not surplus:
+        assert (await call).decision == pb.APPROVAL_DECISION_EDITED
+        return
+    async with failed_with("INVALID_ARGUMENT", grpc.StatusCode.INVALID_ARGUMENT):
+        await call
+    assert not face.stage.decided
+
+
 async def test_what_is_not_there_yet_says_so(face: Face) -> None:
-    resolve = pb.ResolveApprovalRequest(run_id=KEY, approval_id=KEY, decision=pb.APPROVAL_CHOICE_APPROVE)
-    async with failed_with("UNKNOWN_TYPE", grpc.StatusCode.UNIMPLEMENTED):
-        await face.agents.ResolveApproval(resolve, metadata=signed_in())
     async with failed_with("UNKNOWN_TYPE", grpc.StatusCode.UNIMPLEMENTED):
         await face.agents.WatchThread(pb.WatchThreadRequest(thread_id=KEY), metadata=signed_in()).read()
     async with failed_with("UNKNOWN_TYPE", grpc.StatusCode.UNIMPLEMENTED):

@@ -157,7 +157,7 @@ async def test_secrets_in_arguments_are_not_told_but_given_to_the_tool(memory: M
         given.append(args.api_key)
         return ToolOutput("Done.", {})
 
-    tool: Tool[BaseModel] = Tool("keyed", "Uses a key.", MonthArgs, Effect.UNSAFE, 1_000, run)
+    tool: Tool[BaseModel] = Tool("keyed", "Uses a key.", MonthArgs, Effect.IDEMPOTENT, 1_000, run)
     told = await Calls(memory, tool).play(("keyed", {"month": 1, "api_key": SECRET}))
     assert given == [SECRET]
     assert told.of(ToolExecuting)[0].tool_args == {"month": 1, "api_key": "[redacted]"}

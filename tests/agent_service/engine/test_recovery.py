@@ -30,7 +30,7 @@ from storage.interfaces import Storage
 from storage.memory import MemoryStorage
 from storage.records import Append, RunStatus, StoredEvent
 from tests.support.gates import Gate
-from tests.support.workshop import ANN, LEASE_MS, Workshop, a_tool, answer, call_tool, say, think
+from tests.support.workshop import ANN, LEASE_MS, Workshop, a_tool, answer, call_agreed_tool, call_tool, say, think
 
 
 class Bench:
@@ -70,7 +70,7 @@ class Bench:
             work.emitter.save_checkpoint(b"thought")
         outcome = await call_tool(work, "quick", "a")
         assert outcome.result == {"rows": 3}
-        outcomes = await asyncio.gather(call_tool(work, "safe", "b"), call_tool(work, "unsafe", "c"))
+        outcomes = await asyncio.gather(call_tool(work, "safe", "b"), call_agreed_tool(work, "unsafe", "c"))
         await think(work, f"The unsafe one: {outcomes[1].status}.")
         return await answer(work)
 
@@ -163,7 +163,7 @@ async def test_a_cancellation_after_a_crash_does_not_say_how_an_unsafe_call_ende
 
     async def script(work: Work) -> FinalResponse:
         await think(work)
-        await asyncio.gather(call_tool(work, "safe", "b"), call_tool(work, "unsafe", "c"))
+        await asyncio.gather(call_tool(work, "safe", "b"), call_agreed_tool(work, "unsafe", "c"))
         return await answer(work)
 
     async with Workshop(storage, tools=bench.tools()) as first:
@@ -192,7 +192,7 @@ async def crash_at_work(storage: Storage, times: int, *, saving: bool = False) -
 
         async def script(work: Work, gate: Gate = gate) -> FinalResponse:
             await think(work)
-            await call_tool(work, "unsafe", work.run.run_id[:8])
+            await call_agreed_tool(work, "unsafe", work.run.run_id[:8])
             if saving:
                 work.emitter.save_checkpoint(b"state")
                 await work.emitter.commit("data", AgentProgress(ProgressStage.STEP, "On."))

@@ -1,7 +1,9 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_service.engine.events import JsonValue
-from agent_service.engine.redaction import REDACTED, redact
+from agent_service.engine.redaction import REDACTED, redact, unredacted
 
 
 @pytest.mark.parametrize(
@@ -121,3 +123,34 @@ def test_the_arguments_themselves_stay_as_they_are() -> None:
 @pytest.mark.parametrize("piece", ["a-", "://:", "eyJ", "Bearer ", "token=", "-----BEGIN PRIVATE KEY-----", "a_a "])
 def test_hostile_text_takes_no_time(piece: str) -> None:
     redact({"text": piece * 50_000})
+
+
+SECRETS = st.sampled_from(["sk-abcdefghijklmnop1234", "Bearer abcdefghijklmnop1234", "plain", ""])
+VALUES: st.SearchStrategy[JsonValue] = st.recursive(
+    st.none() | st.booleans() | st.integers() | SECRETS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["api_key", "b", "c"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["password", "token", "text", "rows"]), VALUES, max_size=4))
+def test_what_was_taken_out_comes_back(args: dict[str, JsonValue]) -> None:
+    assert unredacted(redact(args), args) == args
+
+
+def test_what_a_person_wrote_stays_as_they_wrote_it() -> None:
+    original: dict[str, JsonValue] = {"api_key": "hunter2", "url": "https://a:b@c", "rows": [{"pwd": "x"}, 1], "n": 1}
+    edited: dict[str, JsonValue] = {
+        "api_key": "hunter3",
+        "url": REDACTED,
+        "rows": [{"pwd": REDACTED, "more": True}, True, 3],
+        "new": REDACTED,
+    }
+    assert unredacted(edited, original) == {
+        "api_key": "hunter3",
+        "url": REDACTED,
+        "rows": [{"pwd": "x", "more": True}, True, 3],
+        "new": REDACTED,
+    }

@@ -3,7 +3,8 @@
 `pytest tests/agent_service/engine --update-scenarios` rewrites the traces; the diff is what a reviewer reads.
 
 An input is `{"do": …}` with `emit` (agent, event), `complete` (final_response), `cancel` (reason), `fail` (reason,
-message), or `resume`: another worker folds the log through the codec and takes over. Each input comes one second
+message), or `resume`: another worker folds the log through the codec and takes over (`attempt: same`: it goes on after
+a decision). Each input comes one second
 after the one before. Where an input does not fit, the trace holds `refused` with the reason, and the state stays.
 """
 
@@ -63,17 +64,17 @@ class Player:
             case {"do": "fail", "reason": str(reason), "message": str(message)}:
                 return self.state.fail(self._now, ApexError(ErrorReason(reason), message), "error-1", span, USAGE)
             case {"do": "resume"}:
-                self.state = self._folded()
+                self.state = self._folded(takes_over="attempt" not in step)
                 return self.state.resume(self._now)
             case _:
                 raise AssertionError(f"no such input: {step}")
 
-    def _folded(self) -> RunState:
+    def _folded(self, *, takes_over: bool) -> RunState:
         """Return what another worker makes of the log."""
         state = RunState("run-1", "thread-1")
         for event in self.events:
             state.apply(self._codec.decode(self._codec.encode(event)))
-        state.attempt = self.state.attempt + 1
+        state.attempt = self.state.attempt + takes_over
         return state
 
 

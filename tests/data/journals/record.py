@@ -43,7 +43,7 @@ from storage.records import RunRecord
 from tests.support.deployment import Deployment
 from tests.support.gates import Gate
 from tests.support.journals import add_journal, read_journals
-from tests.support.workshop import ANN, Script, Workshop, a_tool, answer, call_tool, held, say, think
+from tests.support.workshop import ANN, Script, Workshop, a_tool, answer, call_agreed_tool, call_tool, held, say, think
 
 PIECES: Final = ("Your workload cost **$4,212.87**.\n\n", "| Model | Cost |\n|---|--:|\n", "| `gpt-4o` | $2,816.40 |\n")
 
@@ -177,7 +177,7 @@ async def taken_over() -> Sequence[bytes]:
     async def script(work: Work) -> FinalResponse:
         await say(work, "Perhaps")
         await think(work)
-        await asyncio.gather(call_tool(work, "safe", "a"), call_tool(work, "unsafe", "b"))
+        await asyncio.gather(call_tool(work, "safe", "a"), call_agreed_tool(work, "unsafe", "b"))
         return await answer(work)
 
     async with _empty_storage() as storage:
