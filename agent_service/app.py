@@ -136,7 +136,7 @@ async def open_app(
                 step_timeout_ms=round(settings.agent_execution_timeout_s * 1000),
                 run_timeout_ms=round(settings.run_timeout_s * 1000),
                 larger_model=settings.larger_model,
-                degraded=_counted_degradations(metrics),
+                degraded=counted_in(metrics),
                 cache=AnswerCache(
                     cache,
                     storage.files,
@@ -194,7 +194,8 @@ async def open_app(
                 await server.stop(CLOSE_GRACE_S)
 
 
-def _counted_degradations(metrics: CollectorRegistry) -> Callable[[str], None]:
+def counted_in(metrics: CollectorRegistry) -> Callable[[str], None]:
+    """Return what counts the steps that did not go as they should, by agent."""
     name, help_text = "apex_degraded_steps", "Steps that failed, or went on with another model."
     counter = Counter(name, help_text, ["agent"], registry=metrics)
     return lambda agent_name: counter.labels(agent=agent_name).inc()

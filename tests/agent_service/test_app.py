@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from agent_service.app import analyzed_databases, api_options
+from agent_service.app import analyzed_databases, api_options, counted_in
 from agent_service.settings import load_settings
 
 SECRET: Final = "a secret of the tests, with more than 32 bytes"
@@ -36,3 +37,12 @@ def test_our_own_database_is_looked_at_in_development_and_test_only(
     named = {**environ, "APEX_ANALYZER_TARGETS": "shop=postgresql://db/shop"}
     assert analyzed_databases(load_settings(named)) == {"shop": "postgresql://db/shop"}
     assert analyzed_databases(load_settings({**environ, "APEX_ANALYZER_TARGETS": "{}"})) == {}
+
+
+def test_degraded_steps_are_counted_by_agent() -> None:
+    metrics = CollectorRegistry()
+    count = counted_in(metrics)
+    for agent_name in ("data", "data", "triage"):
+        count(agent_name)
+    found = [metrics.get_sample_value("apex_degraded_steps_total", {"agent": name}) for name in ("data", "triage")]
+    assert found == [2, 1]
