@@ -22,6 +22,7 @@ from storage.records import (
     MessageRecord,
     NewRun,
     Page,
+    PlanRecord,
     Position,
     RunRecord,
     RunStatus,
@@ -185,7 +186,7 @@ class Threads(Protocol):
         ...
 
     async def delete(self, user_id: str, thread_id: str) -> None:
-        """Remove the thread with its messages, runs, events and checkpoints. Raises `RecordNotFoundError`.
+        """Remove the thread with its messages, runs, events, checkpoints and plans. Raises `RecordNotFoundError`.
 
         A worker that still writes to one of its runs is fenced. Files that its runs made stay.
         """
@@ -283,6 +284,31 @@ class Files(Protocol):
         ...
 
 
+class ActionPlans(Protocol):
+    """Plans of actions. They go with the thread that they were made in."""
+
+    async def create(self, plan: PlanRecord) -> PlanRecord:
+        """Save a new plan and return it; a plan of this id that the user has already is returned as it is."""
+        ...
+
+    async def get(self, user_id: str, plan_id: str) -> PlanRecord:
+        """Return the plan. Raises `RecordNotFoundError`."""
+        ...
+
+    async def list(self, user_id: str, *, limit: int) -> Sequence[PlanRecord]:
+        """Return the `limit` plans that changed last, the newest first."""
+        ...
+
+    async def replace(
+        self, user_id: str, plan_id: str, document: bytes, *, version: int, update_time: datetime
+    ) -> PlanRecord | None:
+        """Save a changed document as `version + 1` and return the plan.
+
+        None, and nothing is saved, when the plan is no longer at `version`. Raises `RecordNotFoundError`.
+        """
+        ...
+
+
 class Storage(Protocol):
     """All of storage. Close it once, after everything that uses it."""
 
@@ -304,6 +330,11 @@ class Storage(Protocol):
     @property
     def files(self) -> Files:
         """Files."""
+        ...
+
+    @property
+    def plans(self) -> ActionPlans:
+        """Plans of actions."""
         ...
 
     async def ping(self) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from storage.appends import check_appends
 from storage.errors import StorageUnavailableError
 from storage.memory_files import MemoryFiles
+from storage.memory_plans import MemoryActionPlans
 from storage.memory_runs import MemoryRuns
 from storage.memory_state import MemoryState
 from storage.memory_threads import MemoryThreads
@@ -81,6 +82,7 @@ class MemoryStorage:
         self._runs = MemoryRuns(self.state)
         self._threads = MemoryThreads(self.state)
         self._files = MemoryFiles(self.state)
+        self._plans = MemoryActionPlans(self.state)
         self._closed = False
 
     @property
@@ -98,6 +100,10 @@ class MemoryStorage:
     @property
     def files(self) -> MemoryFiles:
         return self._files
+
+    @property
+    def plans(self) -> MemoryActionPlans:
+        return self._plans
 
     async def ping(self) -> None:
         if self._closed:

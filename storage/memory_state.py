@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from storage.errors import RecordNotFoundError
-from storage.records import Checkpoint, FileRecord, MessageRecord, MessageRole, RunRecord, StoredEvent, ThreadRecord
+from storage.records import Checkpoint, FileRecord, MessageRecord, MessageRole, PlanRecord, RunRecord, StoredEvent, ThreadRecord
 
 
 class MemoryState:
@@ -19,6 +19,8 @@ class MemoryState:
         self.events: dict[str, list[StoredEvent]] = {}
         self.checkpoints: dict[str, Checkpoint] = {}
         self.files: dict[str, FileRecord] = {}
+        #: By user and plan.
+        self.plans: dict[tuple[str, str], PlanRecord] = {}
         #: By user and SHA-256.
         self.contents: dict[tuple[str, str], bytes] = {}
 

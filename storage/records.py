@@ -226,6 +226,19 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """A plan of actions of one user, made in one thread. `document` is opaque; `version` starts at 1 and counts changes."""
+
+    plan_id: str
+    user_id: str
+    thread_id: str
+    version: int
+    document: bytes
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """One page of a listing. An empty `next_page_token` says that there is no more."""
 

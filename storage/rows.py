@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 from sqlalchemy import Row, Select, select
 
-from storage.records import FileRecord, MessageRecord, MessageRole, RunRecord, RunStatus, ThreadRecord
+from storage.records import FileRecord, MessageRecord, MessageRole, PlanRecord, RunRecord, RunStatus, ThreadRecord
 from storage.schema import run_requests, runs
 
 #: A row's cells have the types of its columns, which SQLAlchemy's `Table` does not tell the type checker.
@@ -76,6 +76,19 @@ def file_record(row: AnyRow) -> FileRecord:
         create_time=row.create_time,
         run_id=row.run_id,
         description=row.description,
+    )
+
+
+def plan_record(row: AnyRow) -> PlanRecord:
+    """Return a plan."""
+    return PlanRecord(
+        plan_id=row.id,
+        user_id=row.user_id,
+        thread_id=row.thread_id,
+        version=row.version,
+        document=row.document,
+        create_time=row.create_time,
+        update_time=row.update_time,
     )
 
 

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 #: The Alembic revision that makes exactly these tables.
-REVISION = "0001"
+REVISION = "0003"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -209,4 +209,19 @@ file_chunks = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("data", LargeBinary, nullable=False),
     ForeignKeyConstraint(["user_id", "sha256"], ["file_contents.user_id", "file_contents.sha256"], ondelete="CASCADE"),
+)
+
+# A plan goes with the conversation that it was made in.
+action_plans = Table(
+    "action_plans",
+    metadata,
+    Column("id", KEY, primary_key=True),
+    Column("user_id", KEY, nullable=False),
+    Column("thread_id", KEY, ForeignKey("threads.id", ondelete="CASCADE"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("update_time", UtcTime, nullable=False),
+    Index(None, "user_id", "update_time", "id"),
+    Index(None, "thread_id"),
 )

@@ -8,9 +8,9 @@ from typing import Final
 import pytest
 
 from storage.errors import RecordNotFoundError
-from storage.interfaces import EventLog, Files, Runs, Storage, Threads
+from storage.interfaces import ActionPlans, EventLog, Files, Runs, Storage, Threads
 from storage.records import Page, RunRecord
-from tests.support.storage import LEASE_MS, a_run, accepted, an_ending, at, save_file, working
+from tests.support.storage import LEASE_MS, a_plan, a_run, accepted, an_ending, at, save_file, working
 
 OWNER: Final = "ada"
 STRANGER: Final = "bob"
@@ -20,18 +20,20 @@ MAKES_SOMETHING_NEW: Final = frozenset({"Files.upload"})
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """What the owner has: a thread with a finished and an open run, and a file."""
+    """What the owner has: a thread with a finished and an open run, a file, and a plan."""
 
     finished: RunRecord
     run: RunRecord
     file_id: str
+    plan_id: str
 
 
 async def owned_in(storage: Storage) -> Belongings:
     finished = await working(storage, a_run(OWNER, key="first"))
     await storage.events.append([an_ending(finished)])
     run = await accepted(storage, a_run(OWNER, thread_id=finished.thread_id, key=KEY))
-    return Belongings(finished, run, (await save_file(storage, b"content", OWNER)).file_id)
+    plan = await storage.plans.create(a_plan(finished.thread_id, OWNER))
+    return Belongings(finished, run, (await save_file(storage, b"content", OWNER)).file_id, plan.plan_id)
 
 
 async def content(storage: Storage, user: str, file_id: str) -> Sequence[bytes]:
@@ -62,6 +64,11 @@ CALLS: Final[Mapping[str, Callable[[Storage, str, Belongings], Awaitable[object]
     "Files.delete": lambda storage, user, its: storage.files.delete(user, its.file_id),
     "Files.read": lambda storage, user, its: content(storage, user, its.file_id),
     "Files.local_path": lambda storage, user, its: storage.files.local_path(user, its.file_id),
+    "ActionPlans.get": lambda storage, user, its: storage.plans.get(user, its.plan_id),
+    "ActionPlans.list": lambda storage, user, _: storage.plans.list(user, limit=9),
+    "ActionPlans.replace": lambda storage, user, its: storage.plans.replace(
+        user, its.plan_id, b"changed", version=1, update_time=at(500)
+    ),
 }
 
 
@@ -74,6 +81,7 @@ async def everything(storage: Storage, its: Belongings) -> Sequence[object]:
         await storage.events.read(OWNER, its.run.run_id, 0, max_events=9, max_bytes=999),
         await storage.files.list(OWNER, page_size=9),
         await content(storage, OWNER, its.file_id),
+        await storage.plans.list(OWNER, limit=9),
     )
 
 
@@ -95,7 +103,7 @@ async def test_somebody_else_finds_nothing_and_changes_nothing(storage: Storage,
 def test_every_method_that_asks_for_a_user_is_called() -> None:
     asking = {
         f"{protocol.__name__}.{name}"
-        for protocol in (EventLog, Runs, Threads, Files)
+        for protocol in (EventLog, Runs, Threads, Files, ActionPlans)
         for name, method in inspect.getmembers(protocol, inspect.isfunction)
         if "user_id" in inspect.signature(method).parameters
     }
