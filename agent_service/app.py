@@ -18,7 +18,9 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from agent_service.admin import AdminServer
+from agent_service.agents.actions import ACTIONS
 from agent_service.agents.data import DATA
+from agent_service.agents.reporting import REPORTING
 from agent_service.agents.supervisor import SUPERVISOR
 from agent_service.agents.triage import TRIAGE
 from agent_service.api.auth import PRINTABLE, KeySource, SecretKey, TokenIssuer, TokenVerifier
@@ -44,7 +46,10 @@ from agent_service.llm.models import Models, ModelSetupError, ModelSource
 from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
 from agent_service.settings import Settings, StartError, development_secret
+from agent_service.tools.actions.tools import action_tools
+from agent_service.tools.actions.webhook import Webhook
 from agent_service.tools.data import data_tools
+from agent_service.tools.reporting.tools import reporting_tools
 from agent_service.tools.sandbox import Sandbox
 from configuration.variables import SettingsError
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
@@ -63,7 +68,7 @@ SWITCH_INTERVAL_S: Final = 0.0002
 STOP_LIMIT_S: Final = 28
 """After SIGTERM the process is gone within this time, whatever hangs."""
 
-OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA)
+OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA, ACTIONS, REPORTING)
 """The agents that ship."""
 
 StorageOpener: TypeAlias = Callable[[str, Path], Awaitable[Storage]]
@@ -116,7 +121,11 @@ async def open_app(
     try:
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        own_tools = data_tools(storage.files, sandbox, clock)
+        own_tools = [
+            *data_tools(storage.files, sandbox, clock),
+            *action_tools(storage.plans, storage.files, clock, _webhook(settings)),
+            *reporting_tools(clock),
+        ]
         registry = Registry([*OWN_AGENTS, *agents], [*own_tools, *tools])
         _check_timeouts(settings, registry)
         attempts = Attempts(
@@ -330,6 +339,12 @@ def _tls(settings: Settings) -> TlsFiles | None:
         key=settings.grpc_tls_key.read_bytes(),
         client_ca=client_ca.read_bytes() if client_ca else None,
     )
+
+
+def _webhook(settings: Settings) -> Webhook | None:
+    """Return where policies are applied, None where nothing is configured."""
+    secret = settings.policy_webhook_secret
+    return Webhook(settings.policy_webhook_url, secret.get_secret_value().encode()) if secret is not None else None
 
 
 def _keys(settings: Settings) -> KeySource:

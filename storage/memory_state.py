@@ -5,7 +5,16 @@ from dataclasses import replace
 from datetime import datetime
 
 from storage.errors import RecordNotFoundError
-from storage.records import Checkpoint, FileRecord, MessageRecord, MessageRole, PlanRecord, RunRecord, StoredEvent, ThreadRecord
+from storage.records import (
+    Checkpoint,
+    FileRecord,
+    MessageRecord,
+    MessageRole,
+    PlanRecord,
+    RunRecord,
+    StoredEvent,
+    ThreadRecord,
+)
 
 
 class MemoryState:

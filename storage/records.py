@@ -227,7 +227,10 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """A plan of actions of one user, made in one thread. `document` is opaque; `version` starts at 1 and counts changes."""
+    """A plan of actions of one user, made in one thread.
+
+    `document` is opaque to storage. `version` starts at 1 and grows with every change.
+    """
 
     plan_id: str
     user_id: str
