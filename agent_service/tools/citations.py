@@ -12,6 +12,9 @@ from agent_service.engine.tool import ToolContext, ToolError, ToolRecord
 MAX_NAMED: Final = 12
 """Calls or options that a refusal names."""
 
+COMBINED: Final = ("best", "nearest")
+"""Where a result keeps a combination of options: the one that meets every goal, or the nearest to that."""
+
 CallId = Field(min_length=1, max_length=80, description="The tool_call_id of an earlier call of this run.")
 
 
@@ -66,10 +69,10 @@ def cited_option(context: ToolContext, citation: OptionCitation) -> Option:
 
 
 def options_of(record: ToolRecord) -> list[Option]:
-    """Return the options that a call computed; none where it computes something else."""
-    found = objects(record.result, "options")
-    single = child(record.result, "option")
-    return [Option(record, data) for data in [*found, *([single] if isinstance(single, Mapping) else [])]]
+    """Return the options that a call computed, a combination first; none where it computes something else."""
+    combined = [found for key in COMBINED if isinstance(found := child(record.result, key), Mapping)]
+    listed = [data for data in objects(record.result, "options") if "saving_usd" in data]
+    return [Option(record, data) for data in [*combined, *listed]]
 
 
 def available(records: Sequence[ToolRecord]) -> str:

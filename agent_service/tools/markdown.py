@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
-_BLOCK: Final = re.compile(r"^(\s*)([-=]|\d+[.)])")
+_BLOCK: Final = re.compile(r"^(\s*)([-=]|\d+[.)](?=\s|$))")
 
 
 def plain(text: str) -> str:

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from agent_service.llm.offline import analyst, triage, voice
+from agent_service.llm.offline import analyst, planner, reporter, triage, voice
 from agent_service.llm.offline.conversation import Conversation, Saying, Words
 
 _Part: TypeAlias = tuple[Callable[[Conversation], bool], Callable[[Conversation], list[Saying]]]
 
-PARTS: Final[tuple[_Part, ...]] = ((analyst.can_play, analyst.reply),)
+PARTS: Final[tuple[_Part, ...]] = (
+    (analyst.can_play, analyst.reply),
+    (planner.can_play, planner.reply),
+    (reporter.can_play, reporter.reply),
+)
 """One for each specialist, tried in order: whether the tools on offer are its own, and its next turn."""
 
 

@@ -76,7 +76,7 @@ def in_order(steps: Sequence[Step]) -> tuple[Step, ...]:
 
 
 def _circle(waiting: Sequence[Step]) -> list[str]:
-    """Return one cycle among steps of which each waits for another one of them; the first id stands at the end again."""
+    """Return one cycle among steps that each wait for another one of them; its first id stands at the end again."""
     stuck = {step.id: step for step in waiting}
     path = [waiting[0].id]
     while True:

@@ -33,6 +33,9 @@ _CONFIG: Final[JsonObject] = {
     "title": {"color": _INK, "subtitleColor": _INK, "anchor": "start", "fontSize": 15},
 }
 
+_PLACED: Final[JsonObject] = {"field": "name", "type": "ordinal", "title": None, "sort": {"field": "place"}}
+"""Names in the order of the points."""
+
 
 def specification(kind: Kind, found: Series) -> JsonObject:
     """Return the chart as Vega-Lite."""
@@ -98,7 +101,7 @@ def _upright(found: Series) -> JsonObject:
         "data": {"values": _values(found.points)},
         "mark": {"type": "bar", "color": _ONE},
         "encoding": {
-            "x": {"field": "name", "type": "ordinal", "title": None, "sort": {"field": "place"}},
+            "x": _PLACED,
             "y": _amount(found.unit),
         },
     }
@@ -154,7 +157,7 @@ def _waterfall(found: Series) -> JsonObject:
     return {
         "height": HEIGHT,
         "data": {"values": values},
-        "encoding": {"x": {"field": "name", "type": "ordinal", "title": None, "sort": {"field": "place"}}},
+        "encoding": {"x": {**_PLACED, "axis": {"labelAngle": 0}}},
         "layer": [
             {
                 "mark": {"type": "bar"},

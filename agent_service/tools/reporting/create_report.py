@@ -1,5 +1,6 @@
 """The tool create_report: cited results become a document that others can read and check."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -13,7 +14,7 @@ from agent_service.tools.reporting import svg
 from agent_service.tools.reporting.charts import described, specification
 from agent_service.tools.reporting.html import as_html
 from agent_service.tools.reporting.narrative import Sources, checked
-from agent_service.tools.reporting.render_chart import RenderChartArgs, charted
+from agent_service.tools.reporting.render_chart import MEDIA_TYPE, RenderChartArgs, charted, file_name
 from agent_service.tools.reporting.rendering import Renderer
 from agent_service.tools.reporting.report import Drawing, Report, SectionName, as_markdown, has_data, section_of
 from agent_service.tools.reporting.tables import dataset_of
@@ -57,7 +58,7 @@ class CreateReportArgs(BaseModel):
         description="tool_call_ids of the calls that the report rests on; its tables are made from their results.",
     )
     charts: list[CallId] = Field(
-        default=[], max_length=MAX_CHARTS, description="tool_call_ids of render_chart calls whose charts it shows."
+        default=[], max_length=MAX_CHARTS, description="chart_id of the results of render_chart whose charts it shows."
     )
     texts: list[SectionText] = Field(default=[], max_length=5, description="Words for its sections, overview first.")
     pdf: bool = Field(default=False, description="Also as PDF; Markdown and HTML are always made.")
@@ -77,7 +78,7 @@ async def create_report(renderer: Renderer, clock: Clock, context: ToolContext, 
     drawings, images = await _drawn(renderer, context, records, charts)
     report = Report(args.title, records, drawings, texts, clock.now())
     markdown = as_markdown(report)
-    page = as_html(markdown, args.title, images)
+    page = await asyncio.to_thread(as_html, markdown, args.title, images)  # it may be long
     files = [
         await _save(context, "report.md", "text/markdown", markdown.encode(), args.title),
         await _save(context, "report.html", "text/html", page.encode(), args.title),
@@ -104,14 +105,17 @@ async def _drawn(
     """Draw the charts anew from what they cite: it is quicker than to look for the files, and it is the same."""
     numbers = {record.tool_call_id: number for number, record in enumerate(records, start=1)}
     found = [charted(context, cited(context, chart.tool_call_id), chart) for chart in charts]
-    svgs = await renderer.svgs([specification(chart.kind, one) for chart, one in zip(charts, found, strict=True)])
+    plain = await renderer.svgs([specification(chart.kind, one) for chart, one in zip(charts, found, strict=True)])
+    svgs = [svg.described(image, one.title, described(one)) for image, one in zip(plain, found, strict=True)]
     drawings, images = [], {}
     for place, (chart, one, drawn) in enumerate(zip(charts, found, svgs, strict=True), start=1):
         source = numbers[chart.tool_call_id]
-        name = f"chart-{place}.svg"
+        name = file_name(chart)
+        if name in images:
+            name = f"{place}-{name}"
+            await context.artifacts.save(name, MEDIA_TYPE, drawn.encode(), description=one.title)
         drawings.append(Drawing(name, one.title, described(one), source, section_of(records[source - 1])))
-        images[name] = svg.described(drawn, one.title, described(one))
-        await context.artifacts.save(name, "image/svg+xml", images[name].encode(), description=one.title)
+        images[name] = drawn
     return tuple(drawings), images
 
 

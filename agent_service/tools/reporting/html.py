@@ -13,7 +13,7 @@ h1 { font-size: 1.8em; margin-bottom: .2em; } h2 { border-bottom: 1px solid #dcd
 h3 { font-size: 1em; margin-bottom: 0; }
 table { border-collapse: collapse; margin: .6em 0 1.2em; font-size: .86em; }
 th, td { border: 1px solid #dcdad4; padding: .25em .6em; text-align: left; vertical-align: top; }
-th { background: #f3f1ec; } td { overflow-wrap: anywhere; }
+th { background: #f3f1ec; } td { overflow-wrap: break-word; max-width: 26em; }
 img { max-width: 100%; height: auto; }
 a { color: #3367a8; text-decoration: none; }
 @page { size: A4; margin: 18mm 15mm; @bottom-right { content: counter(page) " / " counter(pages); font-size: 9px; } }

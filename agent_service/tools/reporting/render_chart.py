@@ -37,7 +37,7 @@ async def render_chart(renderer: Renderer, context: ToolContext, args: RenderCha
     found = charted(context, record, args)
     (drawn,) = await renderer.svgs([specification(args.kind, found)])
     description = described(found)
-    name = f"{args.kind.replace('_', '-')}{_suffix(args.which)}.svg"
+    name = file_name(args)
     image = svg.described(drawn, found.title, description)
     artifact_id = await context.artifacts.save(name, MEDIA_TYPE, image.encode(), description=found.title)
     points: list[JsonValue] = [
@@ -46,6 +46,7 @@ async def render_chart(renderer: Renderer, context: ToolContext, args: RenderCha
     return ToolOutput(
         f"{found.title}, as {name}",
         {
+            "chart_id": context.tool_call_id,
             "artifact_id": artifact_id,
             "name": name,
             "kind": args.kind,
@@ -70,6 +71,11 @@ def charted(context: ToolContext, record: ToolRecord, args: RenderChartArgs) -> 
     do = available(able) if able else "No call of this run has any."
     about = f" of {args.which}" if args.which else ""
     raise ToolError(f"The call {record.tool_call_id} ({record.tool_name}) has no data for {args.kind}{about}. {do}")
+
+
+def file_name(args: RenderChartArgs) -> str:
+    """Return the chart's file name: its kind, and what it is of."""
+    return f"{args.kind.replace('_', '-')}{_suffix(args.which)}.svg"
 
 
 def _suffix(which: str) -> str:

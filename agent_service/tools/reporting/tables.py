@@ -5,7 +5,7 @@ from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.tool import ToolRecord
-from agent_service.tools.citations import objects, text
+from agent_service.tools.citations import COMBINED, objects, options_of, text
 from agent_service.tools.markdown import cell, plain
 from agent_service.tools.reporting.figures import figure, label
 
@@ -24,11 +24,15 @@ MAX_CELL_CHARACTERS: Final = 200
 _ELSEWHERE: Final = frozenset(
     {
         *("dataset", "filter", "mapping", "notes", "missing", "sufficiency", "pricing", "percentile_definition"),
-        *("group_by", "unit", "timezone", "files", "policy", "points", "description", "sql", "how", "steps_json"),
+        *("group_by", "unit", "timezone", "files", "policy", "points", "description", "sql", "how"),
         *("series", "keys", "plan_id", "version", "next_steps", "dataset_id", "tool_call_id", "artifact_id"),
+        *("chart_id", "definition", "changed", "warnings", "month_basis"),
     }
 )
 """What of a result is said elsewhere in the report, or is for programs."""
+
+_AS_OPTIONS: Final = frozenset({*COMBINED, "options", "combinations", "without_change", "goals"})
+"""Where results keep options."""
 
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "options": (
@@ -43,7 +47,7 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 def tables(record: ToolRecord, source: int) -> list[str]:
     """Return the tables of a result as Markdown lines; `source` is its number in the list of sources."""
     lines: list[str] = []
-    for title, rows in list(_parts(record.result or {}))[:MAX_TABLES]:
+    for title, rows in list(_parts(record))[:MAX_TABLES]:
         lines += [f"**{plain(title)}** {reference(source)}", "", *_table(rows, title), ""]
     return lines
 
@@ -53,8 +57,13 @@ def reference(source: int) -> str:
     return f"[\\[{source}\\]](#source-{source})"
 
 
-def _parts(result: JsonObject) -> Iterator[tuple[str, Sequence[JsonObject]]]:
+def _parts(record: ToolRecord) -> Iterator[tuple[str, Sequence[JsonObject]]]:
     """Yield what a result holds as titled lists of rows: its single values first, then its lists."""
+    options = options_of(record)
+    if options:
+        yield "Options", [option.data for option in options]
+        yield from (("Goals", goals) for option in options[:1] if (goals := objects(option.data, "constraints")))
+    result = {key: value for key, value in (record.result or {}).items() if not options or key not in _AS_OPTIONS}
     singles = [row for key, value in result.items() if key not in _ELSEWHERE for row in _single_rows(key, value)]
     if singles:
         yield "Totals", singles
@@ -67,7 +76,7 @@ def _parts(result: JsonObject) -> Iterator[tuple[str, Sequence[JsonObject]]]:
         elif isinstance(value, Mapping):
             for inner in value:
                 if inner not in _ELSEWHERE and objects(value, inner):
-                    yield f"{label(key)} by {inner}" if key == "groups" else label(inner), objects(value, inner)
+                    yield f"By {inner}" if key == "groups" else label(inner), objects(value, inner)
 
 
 def _title(key: str, result: JsonObject) -> str:
@@ -84,12 +93,6 @@ def _single_rows(key: str, value: JsonValue) -> Iterator[JsonObject]:
             if inner not in _ELSEWHERE and _is_scalar(found):
                 name = label(inner) if key == "totals" else f"{label(key)}: {label(inner).lower()}"
                 yield {"figure": name, "value": figure(inner, found, parent=key)}
-            elif isinstance(found, Mapping) and inner not in _ELSEWHERE:
-                yield from (
-                    {"figure": f"{label(inner)}: {label(name).lower()}", "value": figure(name, number, parent=inner)}
-                    for name, number in found.items()
-                    if _is_scalar(number)
-                )
     elif _is_scalar(value):
         yield {"figure": label(key), "value": figure(key, value)}
 
