@@ -11,11 +11,10 @@ _NUMBER: Final = re.compile(
     r"(?<![\w.,])(?:\$ ?)?(?P<amount>\d[\d,]*(?:\.\d+)?)"
     r"(?P<unit> ?(?:%|percent\b|k\b|K\b|M\b|million\b|ms\b|s\b|seconds?\b|min(?:utes?)?\b|h\b|hours?\b|d\b|days?\b))?"
 )
-_NAME: Final = re.compile(r"\b[A-Za-z_]\w*(?:[-.]\w+)*")
+_NAME: Final = re.compile(r"\b(?=[\w.-]*\d)[A-Za-z_]\w*(?:[-.]\w+)*")
 _LIST_MARK: Final = re.compile(r"^\s*\d{1,3}[.)](?=\s)", re.MULTILINE)
 _DATE: Final = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
 _MOMENT: Final = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:T(\d{2}):(\d{2}))?")
-_DIGITS: Final = re.compile(r"\d+(?:\.\d+)?")
 
 _SCALES: Final[Mapping[str, tuple[float, ...]]] = {
     "": (1.0,),
@@ -37,7 +36,7 @@ _SCALES: Final[Mapping[str, tuple[float, ...]]] = {
 }
 """What a value in a result may be multiplied by to read in this unit: shares as percent, milliseconds as seconds."""
 
-EPSILON: Final = 1e-9
+EPSILON: Final = 1e-12
 """Slack for binary fractions, as a share of the value."""
 
 
@@ -75,7 +74,7 @@ def _said(match: re.Match[str]) -> Said:
 
 
 class KnownNumbers:
-    """All numbers of one result, and of what was asked for it: values, lengths of lists, parts of times and of keys."""
+    """All numbers of one result, and of what was asked for it: values, lengths of lists, and parts of times."""
 
     def __init__(self, *values: JsonValue) -> None:
         self._values = sorted({abs(found) for value in values for found in _numbers(value)})
@@ -111,8 +110,7 @@ def _numbers(value: JsonValue) -> Iterator[float]:
         if match:
             yield from (float(part) for part in match.groups() if part is not None)
     elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from map(float, _DIGITS.findall(key))
+        for item in value.values():
             yield from _numbers(item)
     elif isinstance(value, Sequence):
         yield float(len(value))
