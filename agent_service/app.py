@@ -18,11 +18,6 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from agent_service.admin import AdminServer
-from agent_service.agents.actions import ACTIONS
-from agent_service.agents.data import DATA
-from agent_service.agents.reporting import REPORTING
-from agent_service.agents.supervisor import SUPERVISOR
-from agent_service.agents.triage import TRIAGE
 from agent_service.api.auth import PRINTABLE, KeySource, SecretKey, TokenIssuer, TokenVerifier
 from agent_service.api.jwks import JwksKeys
 from agent_service.api.options import ApiOptions, TlsFiles
@@ -46,11 +41,8 @@ from agent_service.llm.models import Models, ModelSetupError, ModelSource
 from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
 from agent_service.settings import Settings, StartError, development_secret
-from agent_service.tools.actions.tools import action_tools
+from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
 from agent_service.tools.actions.webhook import Webhook
-from agent_service.tools.data import data_tools
-from agent_service.tools.reporting.tools import reporting_tools
-from agent_service.tools.sandbox import Sandbox
 from configuration.variables import SettingsError
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
 from storage.interfaces import Storage
@@ -67,9 +59,6 @@ SWITCH_INTERVAL_S: Final = 0.0002
 
 STOP_LIMIT_S: Final = 28
 """After SIGTERM the process is gone within this time, whatever hangs."""
-
-OWN_AGENTS: Final = (SUPERVISOR, TRIAGE, DATA, ACTIONS, REPORTING)
-"""The agents that ship."""
 
 StorageOpener: TypeAlias = Callable[[str, Path], Awaitable[Storage]]
 """Opens what `storage.opening.open_storage` opens, from the same arguments; raises what that raises."""
@@ -117,16 +106,11 @@ async def open_app(
     models = models or Models([settings.model])
     with _data_dir(settings):
         storage = await opener(settings.database_url, settings.data_dir)
-    sandbox = Sandbox()
+    place = Workplace()
     try:
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        own_tools = [
-            *data_tools(storage.files, sandbox, clock),
-            *action_tools(storage.plans, storage.files, clock, _webhook(settings)),
-            *reporting_tools(clock),
-        ]
-        registry = Registry([*OWN_AGENTS, *agents], [*own_tools, *tools])
+        registry = Registry([*OWN_AGENTS, *agents], [*own_tools(storage, place, clock, _webhook(settings)), *tools])
         _check_timeouts(settings, registry)
         attempts = Attempts(
             storage=storage,
@@ -179,23 +163,23 @@ async def open_app(
         if settings.is_embedded:
             # The data directory is locked: whoever held these runs is gone.
             await storage.runs.release_all()
-        async with _working(journal, broadcast, worker, sandbox), _admin(settings, metrics, storage, runs):
+        async with _working(journal, broadcast, worker, place), _admin(settings, metrics, storage, runs):
             port = await server.start()
             try:
                 yield App(server, runs, worker, port)
             finally:
                 await server.stop(CLOSE_GRACE_S)
     finally:
-        await sandbox.close()
+        await place.close()
         await storage.close()
 
 
 @asynccontextmanager
-async def _working(journal: Journal, broadcast: Broadcast, worker: Worker, sandbox: Sandbox) -> AsyncIterator[None]:
+async def _working(journal: Journal, broadcast: Broadcast, worker: Worker, place: Workplace) -> AsyncIterator[None]:
     journal.start()
     broadcast.start()
     worker.start()
-    warming = asyncio.create_task(sandbox.warm(), name="sandbox-warm")
+    warming = asyncio.create_task(place.reader.warm(), name="sandbox-warm")
     try:
         yield
     finally:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
@@ -19,7 +18,7 @@ from ws_bridge.clock import Clock
 from ws_bridge.docs import STYLE, docs_page
 from ws_bridge.endpoint import Connections
 from ws_bridge.http_errors import add_error_handlers
-from ws_bridge.http_guard import HttpGuard
+from ws_bridge.http_guard import STATIC, HttpGuard
 from ws_bridge.limits import SessionLimits
 from ws_bridge.metrics import BridgeMetrics
 from ws_bridge.outbox import OutboxLimits
@@ -29,7 +28,6 @@ from ws_bridge.settings import Settings, split_list
 from ws_bridge.sockets import Sockets
 from ws_bridge.upstream import Upstream
 
-STATIC: Final = Path(__file__).parent / "static"
 READ: Final = ["GET", "HEAD"]
 READY_WAIT_S: Final = 1.0
 """How long a start waits for the service, in seconds; it goes on without, and says so at `/readyz`."""

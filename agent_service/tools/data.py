@@ -4,21 +4,17 @@ from functools import partial
 
 from pydantic import BaseModel
 
-from agent_service.engine.ports import Clock
 from agent_service.engine.tool import Tool, define_tool
 from agent_service.tools.analysis import Workbench
 from agent_service.tools.cost import CostBreakdownArgs, cost_breakdown
 from agent_service.tools.inventory import DescribeDatasetArgs, ListDatasetsArgs, describe_dataset, list_datasets
 from agent_service.tools.latency import LatencyAnalysisArgs, latency_analysis
 from agent_service.tools.query import QueryDatasetArgs, query_dataset
-from agent_service.tools.sandbox import Sandbox
 from agent_service.tools.usage import UsagePatternArgs, UsageSummaryArgs, usage_pattern, usage_summary
-from storage.interfaces import Files
 
 
-def data_tools(files: Files, sandbox: Sandbox, clock: Clock) -> tuple[Tool[BaseModel], ...]:
-    """Return the data tools. `clock` dates the prices of requests without a time."""
-    bench = Workbench(files, sandbox, clock)
+def data_tools(bench: Workbench) -> tuple[Tool[BaseModel], ...]:
+    """Return the data tools."""
     return (
         define_tool(
             "list_datasets",

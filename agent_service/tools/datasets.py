@@ -52,7 +52,10 @@ MAX_SKIPPED = 5
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset of the user, or the sample. `format` is what its name says; its content decides."""
+    """A dataset of the user, or the sample. `format` is what its name says; its content decides.
+
+    `generated`: a run made it. Nobody means it unless they say so.
+    """
 
     dataset_id: str
     name: str
@@ -60,6 +63,7 @@ class Dataset:
     size_bytes: int
     create_time: datetime | None
     builtin_sample: bool = False
+    generated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,10 @@ def sample() -> Dataset:
 def dataset_of(record: FileRecord) -> Dataset:
     """Return the file as a dataset."""
     kind = format_of(record.name, record.media_type)
-    return Dataset(record.file_id, record.name, kind, record.size_bytes, record.create_time)
+    generated = record.run_id is not None
+    if generated and kind == "json":
+        kind = ""  # the full result of a tool, a plan: documents of ours, not rows
+    return Dataset(record.file_id, record.name, kind, record.size_bytes, record.create_time, generated=generated)
 
 
 async def list_files(files: Files, user_id: str) -> list[FileRecord]:
@@ -136,15 +143,17 @@ async def resolve(files: Files, context: ToolContext, dataset_id: str) -> Chosen
     named = _named(context.message, usable)
     if named is not None:
         return Chosen(named, NAMED)
-    if not usable:
+    # What was brought comes before what was generated, which is never taken for a measurement by accident.
+    brought = [dataset for dataset in usable if not dataset.generated]
+    if not brought:
         return Chosen(sample(), SAMPLE)
-    return Chosen(usable[0], NEWEST, others=tuple(usable[1:MAX_SKIPPED]))
+    return Chosen(brought[0], NEWEST, others=tuple(brought[1:MAX_SKIPPED]))
 
 
 async def _asked_for(
     files: Files, context: ToolContext, wanted: str, own: Sequence[Dataset], usable: Sequence[Dataset]
 ) -> Chosen:
-    if wanted.casefold() in {SAMPLE_ID, SAMPLE_NAME} and not usable:
+    if wanted.casefold() in {SAMPLE_ID, SAMPLE_NAME} and all(dataset.generated for dataset in usable):
         return Chosen(sample(), SAMPLE)
     for dataset in own:
         if dataset.dataset_id == wanted:

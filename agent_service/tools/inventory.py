@@ -75,6 +75,7 @@ def _entry(dataset: Dataset) -> JsonObject:
         "size_bytes": dataset.size_bytes,
         "create_time": time_text(dataset.create_time),
         "builtin_sample": dataset.builtin_sample,
+        "generated": dataset.generated,
     }
 
 

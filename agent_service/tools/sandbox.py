@@ -46,7 +46,8 @@ class SandboxLimits:
     `wait_ms`: how long a call waits for a free child. It is a part of the tool's own time, and must leave enough of it
     to work in: better a call that is told to come again than one that gets a child when it is too late.
     `idle_ms`: how long a child without work is kept. `close_ms`: how long it may take to forget a file.
-    `grace_ms`: how long after its time-out it may still answer.
+    `grace_ms`: how long after its time-out it may still answer. `max_written_bytes`: the largest file that a child may
+    write, which only `Sandbox.scratch` lets it; children that read what people bring write none.
     """
 
     max_children: int = 2
@@ -57,6 +58,7 @@ class SandboxLimits:
     idle_ms: int = 120_000
     close_ms: int = 15_000
     grace_ms: int = 1_000
+    max_written_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,22 @@ class Sandbox:
                 await self._release(child, name)
 
     @asynccontextmanager
+    async def scratch(self, target: Path, name: str) -> AsyncIterator[Session]:
+        """Begin with an empty database that can write this one file; `name` stands for it in messages.
+
+        Waits `wait_ms` at most. Raises `SandboxError`.
+        """
+        async with self._slot(name):
+            child, _ = await self._open(target, name, operation="scratch")
+            try:
+                yield Session(child, name, FileFormat("parquet", "", "", "", header=True), ())
+            except asyncio.CancelledError:
+                child.kill()
+                raise
+            finally:
+                await self._release(child, name)
+
+    @asynccontextmanager
     async def _slot(self, name: str) -> AsyncIterator[None]:
         """Hold one of the places for children: first come, first served."""
         try:
@@ -190,8 +208,10 @@ class Sandbox:
             # Also when the caller is cancelled meanwhile: else nobody would wait for the process, or close its pipes.
             self._put_back(child)
 
-    async def _open(self, path: Path, name: str, *, exact_types: bool, timeout_ms: int) -> tuple["_Child", Message]:
-        request = _request("open", "", timeout_ms, 0, 0)
+    async def _open(
+        self, path: Path, name: str, *, exact_types: bool = False, timeout_ms: int = 20_000, operation: str = "open"
+    ) -> tuple["_Child", Message]:
+        request = _request(operation, "", timeout_ms, 0, 0)
         request |= {
             "path": _absolute(path),
             "name": name,
@@ -268,6 +288,7 @@ class _Child:
             "-I",
             str(_CHILD),
             str(limits.memory_mib),
+            str(limits.max_written_bytes),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

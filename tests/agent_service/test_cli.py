@@ -272,9 +272,9 @@ def test_wrong_settings_are_told_all_at_once(tmp_path: Path) -> None:
 
 
 def test_a_step_must_have_time_for_every_tool(tmp_path: Path) -> None:
-    done = refused(tmp_path, APEX_AGENT_EXECUTION_TIMEOUT_S="20")
+    done = refused(tmp_path, APEX_AGENT_EXECUTION_TIMEOUT_S="28")
     assert done.code == 2
-    assert "APEX_AGENT_EXECUTION_TIMEOUT_S=20: must be greater than 20, the timeout of the tool" in done.err
+    assert "APEX_AGENT_EXECUTION_TIMEOUT_S=28: must be greater than 28, the timeout of the tool" in done.err
 
 
 def test_files_of_tls_must_be_what_they_say(tmp_path: Path) -> None:

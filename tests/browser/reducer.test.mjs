@@ -505,3 +505,20 @@ test("frames and actions never change the state in place", () => {
     for (const action of actions) state = freeze(reduce(state, freeze(action)));
     assert.equal(state.open.key, NEW);
 });
+
+test("a decision on its way cannot be made twice, and one that was refused can be made again", () => {
+    const waiting = play(accepted(), ...WHOLE.slice(0, 8));
+    const approval = (state) => state.runs[RUN].steps.find((step) => step.kind === "approval").status;
+    const sent = reduce(waiting, { type: "approval_decided", runId: RUN, approvalId: "p1" });
+    assert.equal(approval(sent), "deciding");
+    const payload = { code: "RUN_CONFLICT", message: "Decided.", run_id: RUN, request_type: "resolve_approval" };
+    const refused = play(sent, frame("error", payload));
+    assert.equal(approval(refused), "waiting");
+    assert.equal(refused.notices.at(-1).message, "Decided.");
+});
+
+test("a message may have settings of its own", () => {
+    const action = { type: "message_submitted", messageId: "m9", content: "x", references: [], time: null };
+    const state = reduce(fresh(), { ...action, settings: { use_cache: false } });
+    assert.deepEqual(nextFrames(state)[0].payload, { content: "x", message_id: "m9", settings: { use_cache: false } });
+});

@@ -28,7 +28,7 @@ from agent_service.engine.supervisor import Supervisor
 from agent_service.engine.tool import Tool
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models
-from agent_service.tools.data import data_tools
+from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
 from agent_service.tools.sandbox import Sandbox, SandboxLimits
 from storage.memory import MemoryStorage
 from storage.records import FileRecord, RunRecord, StoredEvent
@@ -37,6 +37,8 @@ from tests.support.grammar import check_run
 BodyT = TypeVar("BodyT")
 
 AGENTS = (SUPERVISOR, TRIAGE, DATA)
+"""The agents that `CannedTools` has tools for."""
+
 USER = UserExecutionContext("ann", frozenset(), "token", datetime(2100, 1, 1, tzinfo=UTC), "request")
 
 
@@ -90,9 +92,9 @@ class Told:
 
 @dataclass(slots=True)
 class Bench:
-    """An engine of its own. `loop` and `tools` may be put in place of the shipped ones before the first `ask`."""
+    """An engine of its own. `agents`, `tools` and `loop` may take the place of the shipped ones."""
 
-    agents: Sequence[Agent] = AGENTS
+    agents: Sequence[Agent] = ()
     tools: Sequence[Tool[BaseModel]] = ()
     loop: AgentLoop = field(default_factory=lambda: ModelLoop(Models()))
     step_timeout_ms: int = 30_000
@@ -100,14 +102,14 @@ class Bench:
     registry: Registry = field(init=False)
     journal: Journal = field(init=False)
     broadcast: Broadcast = field(init=False)
-    _sandbox: Sandbox = field(init=False)
+    _place: Workplace = field(init=False)
     _codec: ProtoCodec = field(default_factory=ProtoCodec)
 
     async def __aenter__(self) -> Self:
         self.storage = MemoryStorage(lambda: datetime.now(UTC))
-        self._sandbox = Sandbox(SandboxLimits(max_children=1, memory_mib=256))
-        tools = self.tools or data_tools(self.storage.files, self._sandbox, SystemClock())
-        self.registry = Registry(self.agents, tools)
+        self._place = Workplace(reader=Sandbox(SandboxLimits(max_children=1, memory_mib=256)))
+        tools = self.tools or own_tools(self.storage, self._place, SystemClock())
+        self.registry = Registry(self.agents or (AGENTS if self.tools else OWN_AGENTS), tools)
         self.broadcast = Broadcast(self.storage.events, self.storage.runs)
         self.journal = Journal(self.storage.events, self.broadcast.publish)
         self.journal.start()
@@ -117,7 +119,7 @@ class Bench:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.journal.close()
-        await self._sandbox.close()
+        await self._place.close()
         await self.storage.close()
 
     async def put(self, name: str, content: bytes) -> FileRecord:

@@ -15,6 +15,7 @@ from agent_service.engine.clock import SystemIds
 from agent_service.engine.commands import Reference
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.tool import ToolContext, ToolOutput
+from agent_service.tools.analysis import Workbench
 from agent_service.tools.data import data_tools
 from agent_service.tools.sandbox import Sandbox, SandboxLimits
 from storage.memory_files import MemoryFiles
@@ -66,7 +67,7 @@ class DataBench:
     def __init__(self, limits: SandboxLimits | None = None) -> None:
         self.files = MemoryFiles(MemoryState(lambda: NOW))
         self.sandbox = Sandbox(limits or SandboxLimits(max_children=1, memory_mib=256))
-        self.tools = {tool.name: tool for tool in data_tools(self.files, self.sandbox, StoppedClock())}
+        self.tools = {tool.name: tool for tool in data_tools(Workbench(self.files, self.sandbox, StoppedClock()))}
         self._uploads = 0
 
     async def __aenter__(self) -> Self:

@@ -6,10 +6,11 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from tests.support.waiting import DeadlinePassedError, wait_until
 
@@ -23,13 +24,20 @@ class ProcessFailedError(AssertionError):
     """A child ended, or was not ready in time; the message holds what it printed."""
 
 
+OWN_PORTS: Final = range(20_000, 32_000)
+"""Below those that the system gives to outgoing connections: nobody takes one by chance before it is listened on."""
+
+
 def free_ports(count: int) -> list[int]:
     """Return `count` different TCP ports of 127.0.0.1 on which nothing listens now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in sockets:
-            listener.bind(("127.0.0.1", 0))
-        return [int(listener.getsockname()[1]) for listener in sockets]
+    found: list[int] = []
+    while len(found) < count:
+        port = SystemRandom().choice(OWN_PORTS)
+        with suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 def free_port() -> int:

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeAlias
 
 import uvicorn
@@ -20,13 +19,8 @@ from fastapi import FastAPI, Request, Response, UploadFile, WebSocket, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-import ws_bridge
+from ws_bridge.http_guard import CSP, STATIC
 
-STATIC = Path(ws_bridge.__file__).parent / "static"
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 TERMINAL = ("agent_completed", "agent_error")
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | dict[str, Json] | None"
@@ -126,7 +120,8 @@ class ScriptedBridge:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.received: list[Frame] = []  # every frame of every client, in order
-        self.refusals: list[Frame] = []  # error payloads for the next messages, each used once
+        self.refusals: list[Frame] = []  # error payloads for the next messages and decisions, each used once
+        self.contents: dict[str, Response] = {}  # file id → its content
         self.skipped: set[int] = set()  # seqs that are lost on the way, once each
         self.runs: dict[str, Run] = {}
         self.threads: dict[str, Frame] = {}
@@ -203,6 +198,7 @@ class ScriptedBridge:
             ("GET", "/api/v1/runs", self._list_runs),
             ("GET", "/api/v1/runs/{run_id}/events", self._list_events),
             ("POST", "/api/v1/files", self._upload),
+            ("GET", "/api/v1/files/{file_id}/content", lambda file_id: self.contents[file_id]),
             ("GET", "/api/v1/files", lambda: {"files": [], "next_page_token": ""}),
         ):
             app.add_api_route(path, handler, methods=[method], response_model=None)
@@ -300,6 +296,11 @@ class ScriptedBridge:
             case "resume":
                 run = self.runs[payload["run_id"]]
                 self._stream(client, streams, run, int(payload["after_seq"]))
+            case "resolve_approval" if self.refusals:
+                refusal = {**self.refusals.pop(0), "run_id": payload["run_id"], "request_type": frame_type}
+                await client.send_json({"type": "error", "payload": refusal})
+            case "resolve_approval":
+                self.release("decided")
             case "stop_agent":
                 self._cancel(self.runs.get(payload.get("run_id", "")) or self._by_message[payload["message_id"]])
             case "ping":

@@ -6,8 +6,11 @@
 //   transcript   empty   example   thread-notice
 //   turn (data-status: waiting sent refused queued running waiting_approval completed failed cancelled; data-run-id)
 //     user-message   run-headline   steps-toggle   steps   step (data-kind, data-status)   tool-details   tool-args
-//     tool-result   tool-summary   tool-time   answer   usage   missing-data   suggestions   artifact
-//     error-card (data-reason)   retry   stopped
+//     tool-result   tool-summary   tool-time   answer   usage   missing-data   suggestions   artifact   artifact-open
+//     mapping   mapping-ROLE   mapping-use   work-anew   error-card (data-reason)   retry   stopped
+//     approval-approve   approval-reject   approval-edit   approval-args   approval-run-edited   approval-comment
+//     approval-outcome
+//   report   report-frame
 //   composer   send   stop   attach   file-input   attachment (data-status)   composer-problem   menu
 
 import { Api } from "./api.js";
@@ -30,6 +33,7 @@ import { transcriptView } from "./view/transcript.js";
 
 const EXPLAINED_RUNS = 3; // of a thread that is opened, the last run and those without an answer come with their log
 const TICK_MS = 500;
+const TOO_LONG_DECISION = "The arguments are too long for one frame. Shorten them.";
 const TOO_LONG = "The message is too long for one frame. Shorten it, or attach the text as a file.";
 
 const byId = (id) => document.getElementById(id);
@@ -207,15 +211,15 @@ async function removeThread(thread) {
 // ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Sends a message to the open conversation. Returns what is wrong with it, or "". */
-function send(content, references = null) {
+function send(content, references = null, settings = null) {
   const broken = references ? null : state.attachments.find((item) => item.status === "failed");
   if (broken) return `${broken.name} was not uploaded. Remove it, or attach it again, before you send.`;
   references ??= readyReferences();
-  const turn = { clientMessageId: crypto.randomUUID(), content, references };
+  const turn = { clientMessageId: crypto.randomUUID(), content, references, settings };
   const size = new TextEncoder().encode(JSON.stringify(messageFrame(turn, state.open.key))).length;
   if (size > state.maxFrameBytes) return TOO_LONG;
   const time = new Date(Date.now() + state.clockOffsetMs).toISOString();
-  dispatch({ type: "message_submitted", messageId: turn.clientMessageId, content, references, time });
+  dispatch({ type: "message_submitted", messageId: turn.clientMessageId, content, references, settings, time });
   return "";
 }
 
@@ -245,9 +249,14 @@ function stopTurn(turn = stoppableTurn(state)) {
   if (isUnsent) views.composer.fill(turn.content);
 }
 
-function decide(runId, approvalId, decision) {
-  const frame = { type: "resolve_approval", payload: { run_id: runId, approval_id: approvalId, decision } };
-  if (!connection.send(frame)) tell("There is no connection at the moment. Decide again when it is back.");
+function decide(runId, approvalId, { decision, comment, editedArgs }) {
+  const payload = { run_id: runId, approval_id: approvalId, decision };
+  if (comment) payload.comment = comment;
+  if (editedArgs) payload.edited_args = editedArgs;
+  const frame = { type: "resolve_approval", payload };
+  if (new TextEncoder().encode(JSON.stringify(frame)).length > state.maxFrameBytes) tell(TOO_LONG_DECISION);
+  else if (connection.send(frame)) dispatch({ type: "approval_decided", runId, approvalId });
+  else tell("There is no connection at the moment. Decide again when it is back.");
 }
 
 // ── the page around it ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -319,6 +328,8 @@ const views = {
     retry,
     stop: stopTurn,
     suggest: (text) => views.composer.fill(text),
+    text: (artifact) => files.text(artifact),
+    workAnew: (turn) => send(turn.content, turn.references, { use_cache: false }),
   }),
   composer: composerView(byId("composer"), {
     attach,

@@ -60,6 +60,16 @@ export class Files {
     }
   }
 
+  /** The text of a file, or null. */
+  async text(artifact) {
+    try {
+      return await (await this.#api.fileContent(artifact.artifactId)).text();
+    } catch (error) {
+      this.#tell(`${artifact.name} could not be read. ${error.message}`);
+      return null;
+    }
+  }
+
   /** Names for the files of earlier messages. */
   async loadNames() {
     try {

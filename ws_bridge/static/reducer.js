@@ -3,7 +3,7 @@
 //
 // Actions are {type: "frame", frame, nowMs} for whatever the socket brings, and the page's own, listed in ACTIONS.
 
-import { foldEvent, isOpen, newRun } from "./run_state.js";
+import { deciding, foldEvent, isOpen, newRun, undecided } from "./run_state.js";
 import {
   adoptThread,
   allTurns,
@@ -134,6 +134,10 @@ export const FRAME_HANDLERS = {
     if (payload.request_type === "resume" && state.runs[payload.run_id]) {
       return withRun(state, resumeRefused(state.runs[payload.run_id], problem));
     }
+    if (payload.request_type === "resolve_approval" && state.runs[payload.run_id]) {
+      // The decision was not taken: the question stands again, and the notice says why.
+      state = withRun(state, undecided(state.runs[payload.run_id]));
+    }
     if (payload.request_type === "stop_agent" && problem.code === "NOT_FOUND") return state; // it ended meanwhile
     // Right before a close: however often the page tries again, it is said once.
     const isLine = !payload.run_id && (payload.request_type ?? "authenticate") === "authenticate";
@@ -180,8 +184,9 @@ const ACTIONS = {
   connection_changed: (state, { connection }) => ({ ...state, connection }),
 
   /** The user sent a message to the open conversation. It is shown at once and goes out when the line allows. */
-  message_submitted(state, { messageId, content, references, time }) {
-    const turn = newTurn({ clientMessageId: messageId, content, references, createTime: time, delivery: "waiting" });
+  message_submitted(state, { messageId, content, references, settings = null, time }) {
+    const fields = { clientMessageId: messageId, content, references, settings, createTime: time };
+    const turn = newTurn({ ...fields, delivery: "waiting" });
     return {
       ...state,
       turns: appendTurn(state.turns, state.open.key, turn),
@@ -262,6 +267,10 @@ const ACTIONS = {
     for (const item of runs) nextRuns[item.run_id] = mergeRun(nextRuns[item.run_id], item);
     return { ...state, runs: nextRuns };
   },
+
+  /** A person decided about a tool call; the run's own event says what came of it. */
+  approval_decided: (state, { runId, approvalId }) =>
+    state.runs[runId] ? withRun(state, deciding(state.runs[runId], approvalId)) : state,
 
   /** A person asks for a stream that was refused. */
   resume_requested: (state, { runId }) =>
@@ -358,6 +367,7 @@ export const busyThreads = (state) =>
 export function messageFrame(turn, threadKey) {
   const payload = { content: turn.content, message_id: turn.clientMessageId };
   if (!isNewThread(threadKey)) payload.thread_id = threadKey;
+  if (turn.settings) payload.settings = turn.settings;
   if (turn.references.length) payload.references = turn.references.map(({ file_id }) => ({ file_id }));
   return { type: "user_message", payload };
 }

@@ -236,6 +236,15 @@ function patchStep(run, id, patch) {
   return { ...run, steps: run.steps.map((step) => (step.id === id ? { ...step, ...patch } : step)) };
 }
 
+/** A person's decision is on its way. */
+export const deciding = (run, id) => patchStep(run, approvalId(id), { status: "deciding" });
+
+/** No decision was taken: the questions that wait for one can be answered again. */
+export const undecided = (run) => ({
+  ...run,
+  steps: run.steps.map((step) => (step.status === "deciding" ? { ...step, status: "waiting" } : step)),
+});
+
 const toolId = (callId) => `tool:${callId}`;
 const approvalId = (id) => `approval:${id}`;
 

@@ -20,6 +20,7 @@ export function newTurn(fields) {
     runId: null,
     content: "",
     references: [],
+    settings: null, // of this message alone
     createTime: null,
     answer: "", // the stored assistant message, for runs whose log is not loaded
     delivery: "accepted",

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from agent_service.llm.offline import analyst, planner, reporter, triage, voice
+from agent_service.llm.offline import analyst, generator, planner, reporter, triage, voice
 from agent_service.llm.offline.conversation import Conversation, Saying, Words
 
 _Part: TypeAlias = tuple[Callable[[Conversation], bool], Callable[[Conversation], list[Saying]]]
 
 PARTS: Final[tuple[_Part, ...]] = (
+    (generator.can_play, generator.reply),
     (analyst.can_play, analyst.reply),
     (planner.can_play, planner.reply),
     (reporter.can_play, reporter.reply),

@@ -1,4 +1,4 @@
-"""One dataset in one locked in-memory database: our own statements over it, and a user's."""
+"""One file beside one locked in-memory database: our own statements over it, and a user's."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,10 @@ BATCH_ROWS: Final = 256
 
 
 class Database:
-    """Opened for one request `open`. It can read that one file and nothing else, and its configuration is locked."""
+    """Opened for one request. It can touch that one file and nothing else, and its configuration is locked.
+
+    `open` reads the file; `scratch` begins without one, and our own statements may write it.
+    """
 
     def __init__(self, request: Message) -> None:
         self.path = Path(str(request["path"]))

@@ -75,6 +75,10 @@ class Server:
                 self._forget()
                 self._database = Database(request)
                 return self._database.source.read(int(str(request["max_unpacked_bytes"])))
+            case "scratch":
+                self._forget()
+                self._database = Database(request)
+                return {}
             case "run" if self._database is not None:
                 return self._database.run(request)
             case "select" if self._database is not None:

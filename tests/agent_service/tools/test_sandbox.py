@@ -268,7 +268,7 @@ async def test_idle_children_end_after_a_while(path: Path) -> None:
 
 async def test_a_child_ends_by_itself_when_its_service_is_gone() -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", str(CHILD), "128", stdin=asyncio.subprocess.PIPE
+        sys.executable, "-I", str(CHILD), "128", "0", stdin=asyncio.subprocess.PIPE
     )
     assert process.stdin is not None
     process.stdin.close()
@@ -277,7 +277,7 @@ async def test_a_child_ends_by_itself_when_its_service_is_gone() -> None:
 
 async def test_a_child_loads_nothing_of_the_service() -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-X", "importtime", str(CHILD), "128"),
+        *(sys.executable, "-I", "-X", "importtime", str(CHILD), "128", "0"),
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -5,7 +5,7 @@ import { el, icon, iconButton, keyedList, setText } from "./dom.js";
 import { bytes } from "./format.js";
 
 const MAX_HEIGHT_PX = 220;
-const ACCEPTED_FILES = ".csv,.tsv,.json,.jsonl,.ndjson,.parquet,.gz";
+const ACCEPTED_FILES = ".csv,.tsv,.json,.jsonl,.ndjson,.parquet,.gz,.txt,.md,.html,.pdf"; // usage logs and documents
 
 /**
  * `actions`: {send(text) → "" or what is wrong with it, stop(), attach(files), detach(id), changed(text)}.

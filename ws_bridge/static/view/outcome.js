@@ -5,8 +5,9 @@ import { artifactNode } from "./artifact.js";
 import { errorNode, stoppedNode } from "./cards.js";
 import { el, icon, iconButton } from "./dom.js";
 import { count, duration, fullTime, money, number, timeOfDay } from "./format.js";
+import { describedDataset, mappingNode } from "./mapping.js";
 
-/** The nodes for a turn whose run has ended; none before that. `actions`: {suggest(text)}, and those of cards.js. */
+/** The nodes for a turn whose run has ended; none before that. `actions`: {suggest(text), workAnew(turn)}, and those of cards.js. */
 export function outcomeNodes(turn, run, actions) {
   if (!run || isOpen(run)) return [];
   const nodes = [];
@@ -15,6 +16,7 @@ export function outcomeNodes(turn, run, actions) {
   if (run.final) nodes.push(...answerNotes(run.final, run, actions));
   const answer = run.final?.content ?? turn.answer;
   if (run.usage || answer) nodes.push(footNode(run, answer));
+  if (run.final?.source === "cache") nodes.push(anewNode(turn, actions));
   if (run.final?.suggestions.length) nodes.push(suggestionsNode(run.final.suggestions, actions));
   return nodes;
 }
@@ -24,6 +26,8 @@ function answerNotes(final, run, actions) {
   const files = run.artifacts.filter((artifact) => final.artifactIds.includes(artifact.artifactId));
   if (files.length) nodes.push(el("div", { class: "artifacts" }, ...files.map((file) => artifactNode(file, actions))));
   if (final.missingData.length) nodes.push(missingNode(final.missingData));
+  const described = describedDataset(run.steps);
+  if (described) nodes.push(mappingNode(described, actions));
   return nodes;
 }
 
@@ -42,6 +46,21 @@ function missingNode(missing) {
     el("ul", {}, ...missing.map((text) => el("li", { text }))),
   );
 }
+
+/** An earlier answer may be enough, or not. */
+const anewNode = (turn, actions) =>
+  el(
+    "p",
+    { class: "anew" },
+    "This is an earlier answer to the same question. ",
+    el("button", {
+      type: "button",
+      class: "link",
+      text: "Work it out anew",
+      data: { testid: "work-anew" },
+      on: { click: () => actions.workAnew(turn) },
+    }),
+  );
 
 function footNode(run, answer) {
   const { usage, final } = run;

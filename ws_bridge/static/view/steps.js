@@ -1,5 +1,6 @@
 // The timeline of one run: thoughts, hand-offs, tools, plans, warnings, files, questions to a person.
 
+import { approvalStep } from "./approval.js";
 import { el, icon, keyedList, setText } from "./dom.js";
 import { duration, elapsed, words } from "./format.js";
 import { isEmptyValue, valueNode } from "./value.js";
@@ -17,7 +18,7 @@ const TOOL_STATUS = {
 
 const TOOL_ICON = { success: "check", cancelled: "stop" }; // anything else went wrong
 
-/** `actions`: {decide(runId, approvalId, decision), download(artifact), picture(artifact)}. */
+/** `actions`: {decide(runId, approvalId, decision)}, and those of artifact.js. */
 export function stepsView(actions) {
   const node = el("ol", { class: "steps", "aria-label": "Steps", data: { testid: "steps" } });
   let shown = null;
@@ -220,35 +221,6 @@ function toolDetail(step, actions) {
     parts.push(section("Full result", artifactNode(artifact, actions), "tool-artifact"));
   }
   return parts;
-}
-
-function approvalStep(step, actions, runId) {
-  const decide = (decision) => () => actions.decide(runId(), step.approvalId, decision);
-  const buttons = el(
-    "div",
-    { class: "approval-actions" },
-    el("button", { type: "button", class: "button primary", text: "Approve", on: { click: decide("approve") } }),
-    el("button", { type: "button", class: "button", text: "Reject", on: { click: decide("reject") } }),
-  );
-  const outcome = el("p", { class: "step-text" });
-  return {
-    marker: icon("shield"),
-    body: el(
-      "div",
-      { class: "approval" },
-      el("p", { class: "step-title", text: `May ${step.toolName} run?` }),
-      step.text && el("p", { class: "step-text", text: step.text }),
-      !isEmptyValue(step.args) && el("div", { class: "step-more" }, valueNode(step.args)),
-      buttons,
-      outcome,
-    ),
-    update(next) {
-      buttons.hidden = next.status !== "waiting";
-      const by = next.decidedBy ? ` by ${next.decidedBy}` : "";
-      setText(outcome, next.status === "waiting" ? "" : `${words(next.status)}${by}. ${next.comment}`.trim());
-      outcome.hidden = outcome.textContent === "";
-    },
-  };
 }
 
 /** Writes the time that running things have taken so far. `serviceNowMs`: the service's clock, as the page knows it. */

@@ -9,9 +9,13 @@ const NEAR_BOTTOM_PX = 80;
 
 const EXAMPLES = [
   ["Analyze my AI costs", "Where the money goes, and what stands out"],
-  ["Break down my cost by model", "Spend, tokens and requests, side by side"],
-  ["When are my usage peaks?", "Busy hours and days, and how far they rise"],
+  ["Cut our spend by 30 %, keep quality", "Computed options, ranked, with risk and effort"],
+  ["Write a report for management, with charts", "Facts, options and a plan, as HTML and Markdown"],
+  ["Are there anomalies in our usage?", "Hours and days that do not fit the rest"],
   ["Compare latency p95 by model", "Which model is slow, and for whom"],
+  ["Analyze my database performance", "Slow queries, scans and indexes, read only"],
+  ["Create a knowledge base for our runbooks", "Attach documents, then ask what they say"],
+  ["Generate 10,000 requests that look like Black Friday", "A made-up usage log to try things on"],
 ];
 
 /** `root` is the scrolling element. `actions` as in turn.js, and reload(), startNew(), ask(text), attach(). */
@@ -134,7 +138,7 @@ function emptyNode(actions) {
         text: "Attach a CSV, JSONL, JSON or Parquet file",
         on: { click: actions.attach },
       }),
-      " or drop it anywhere. Without one, the built-in sample is used.",
+      ", or a document, or drop it anywhere. Without a usage log the built-in sample is used.",
     ),
   );
 }

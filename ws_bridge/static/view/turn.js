@@ -10,7 +10,7 @@ import { workView } from "./work.js";
 
 /**
  * `actions`: what a turn can ask for: retry(turn), edit(turn), discard(turn), stop(turn), suggest(text),
- * loadSteps(runId), resume(runId), decide(…), download(…), picture(…).
+ * loadSteps(runId), resume(runId), workAnew(turn), decide(…), download(…), picture(…), text(…).
  */
 export function turnView(actions) {
   const user = userView();
