@@ -34,6 +34,17 @@ class Option:
         return text(self.data, "title") or self.id
 
     @property
+    def part_ids(self) -> list[str]:
+        """The options that a combination is made of; none for a single one."""
+        return [text(part, "option_id") for part in children(self.data, "parts")]
+
+    @property
+    def name(self) -> str:
+        """What to call it in a sentence: a combination by how many it joins."""
+        count = len(self.part_ids)
+        return f"the combination of {count} options" if count > 1 else self.title
+
+    @property
     def saving_usd(self) -> float:
         """Over the span of the data; negative where it costs more."""
         return number(self.data, "saving_usd") or 0.0
@@ -75,8 +86,7 @@ def chosen(evidence: Sequence[Exchange]) -> list[Option]:
     every = options(evidence)
     together, _ = combination(evidence)
     if together is not None:
-        wanted = [text(part, "option_id") for part in children(together.data, "parts")]
-        parts = [option for name in wanted for option in every if option.id == name]
+        parts = [option for name in together.part_ids for option in every if option.id == name]
         return parts[:MAX_CHOSEN] or [together]
     return list(_best_of_each_kind(every))[:MAX_CHOSEN]
 

@@ -98,9 +98,8 @@ def _saving(conversation: Conversation, picked: Sequence[Option]) -> str:
     percent = number(best.data, "saving_percent") if best is not None else None
     if best is None or percent is None:
         return ""
-    which = "all options together" if together is not None and len(picked) > 1 else best.title
     goals = "" if together is None or not children(together.data, "constraints") else _goals(met=meets)
-    return f": {which} would save {money(best.saving_usd)} ({percent:.1f} %) of the measured cost{goals}"
+    return f": {best.name} would save {money(best.saving_usd)} ({percent:.1f} %) of the measured cost{goals}"
 
 
 def _goals(*, met: bool) -> str:
@@ -131,8 +130,8 @@ def goals_table(option: Option | None) -> list[str]:
     rows = [
         [
             text(goal, "goal"),
-            _amount(goal, "limit"),
-            _amount(goal, "value"),
+            _amount(goal, "limit", absent=""),
+            _amount(goal, "value", absent="not known"),
             "met" if child(goal, "met") is True else "not met" if child(goal, "met") is False else "not known",
             text(goal, "note"),
         ]
@@ -141,8 +140,8 @@ def goals_table(option: Option | None) -> list[str]:
     return [*table(["Goal", "Limit", "With the options", "Met", "Note"], rows, texts=5), ""] if rows else []
 
 
-def _amount(goal: JsonObject, key: str) -> str:
+def _amount(goal: JsonObject, key: str, *, absent: str) -> str:
     value, unit = number(goal, key), text(goal, "unit")
     if value is None:
-        return text(goal, key) or "not known"
+        return text(goal, key) or absent
     return money(value) if unit.startswith("USD") else f"{count(value) if value >= 1 else f'{value:g}'} {unit}".strip()

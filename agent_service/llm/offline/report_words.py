@@ -36,7 +36,7 @@ def answer(understanding: Understanding, conversation: Conversation) -> str:
         lines += _failed(conversation)
         lines += _missing(conversation, facts)
         lines += endings.not_available(conversation)
-        lines += endings.next_questions(understanding, facts) if facts.dataset is not None else []
+        lines += _next_questions(understanding, conversation, facts)
         lines += endings.source(facts)
     return "\n".join(lines).strip() + "\n"
 
@@ -85,7 +85,7 @@ def _findings(understanding: Understanding, conversation: Conversation, facts: F
     lines += _options(evidence, together)
     lines += _plan_part(conversation)
     usage = facts.of("usage_summary")
-    return [*lines, *(["### Measured now", "", *sections.totals_in_brief(usage)] if usage is not None else [])]
+    return [*lines, *(sections.totals_in_brief(usage) if usage is not None else [])]
 
 
 def _measured(understanding: Understanding, facts: Facts) -> list[str]:
@@ -109,14 +109,17 @@ def _headline(conversation: Conversation, facts: Facts) -> str:
     judged = ""
     if together is not None and goals_table(together):
         judged = "; that meets every goal" if meets else "; not every goal can be met, and this comes nearest"
-    return f"**In {where}, {best.title} would save {money(best.saving_usd)}{share}{judged}.**"
+    return f"**In {where}, {best.name} would save {money(best.saving_usd)}{share}{judged}.**"
 
 
 def _options(evidence: Sequence[Exchange], together: Option | None) -> list[str]:
-    listed = [*([together] if together is not None else []), *options(evidence)][:MAX_LISTED]
+    several = together is not None and len(together.part_ids) > 1
+    listed = [*([together] if together is not None and several else []), *options(evidence)][:MAX_LISTED]
+    joined = set(together.part_ids) if together is not None else set()
     rows = [
         [
-            option.title,
+            option.name.capitalize() if option is together else option.title,
+            "yes" if option.id in joined else "",
             money(option.saving_usd),
             f"{percent:.1f} %" if (percent := number(option.data, "saving_percent")) is not None else "",
             text(option.data, "quality_risk", "level"),
@@ -125,14 +128,17 @@ def _options(evidence: Sequence[Exchange], together: Option | None) -> list[str]
         ]
         for option in listed
     ]
-    header = ["Option", "Computed saving", "Share", "Quality risk", "Effort", "Rollback"]
+    header = ["Option", "Chosen", "Computed saving", "Share", "Quality risk", "Effort", "Rollback"]
     if not rows:
         return []
     risks = dict.fromkeys(
-        f"- {option.title}: {reason}" for option in listed if (reason := text(option.data, "quality_risk", "reason"))
+        f"- {option.title}: {reason}"
+        for option in listed
+        if option.id in joined or not joined
+        if (reason := text(option.data, "quality_risk", "reason"))
     )
     note = "Each option is computed alone over the same requests: their savings do not add up."
-    return ["### Options", "", *table(header, rows, texts=1), "", note, "", "Risks to quality:", "", *risks, ""]
+    return ["### Options", "", *table(header, rows, texts=2), "", note, "", "Risks to quality:", "", *risks, ""]
 
 
 def _plan_part(conversation: Conversation) -> list[str]:
@@ -176,6 +182,20 @@ def _missing(conversation: Conversation, facts: Facts) -> list[str]:
 
 def _texts(value: object) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []
+
+
+def _next_questions(understanding: Understanding, conversation: Conversation, facts: Facts) -> list[str]:
+    """Suggest what goes on from here: with the plan where there is one, with the data where there is any."""
+    plan = _plan(conversation)
+    if plan is None:
+        return endings.next_questions(understanding, facts) if facts.dataset is not None else []
+    exported = any(one.tool_name == "export_policy" for one in conversation.evidence.get(ACTIONS, ()))
+    ideas = [
+        "“Step 1 is done”: the plan keeps track",
+        "“Put this in a report with charts, as PDF”",
+        *(["“Apply the policy”: a person approves it first"] if exported else []),
+    ]
+    return ["### What you could ask next", "", *(f"- {idea}" for idea in ideas), ""]
 
 
 # --- Guidance --------------------------------------------------------------------------------------------------------

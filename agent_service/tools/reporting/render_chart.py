@@ -14,6 +14,9 @@ from agent_service.tools.reporting.series import Kind, Series, series
 
 MEDIA_TYPE: Final = "image/svg+xml"
 
+MAX_SUFFIX_CHARACTERS: Final = 24
+"""Of what a chart is of, in its file name; longer ids are left out."""
+
 
 class RenderChartArgs(BaseModel):
     """Arguments of render_chart."""
@@ -80,4 +83,4 @@ def file_name(args: RenderChartArgs) -> str:
 
 def _suffix(which: str) -> str:
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in which.lower()).strip("-")
-    return f"-{kept[:40]}" if kept else ""
+    return f"-{kept}" if 0 < len(kept) <= MAX_SUFFIX_CHARACTERS else ""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from agent_service.engine.events import JsonObject, JsonValue
@@ -16,7 +17,7 @@ from agent_service.engine.tool import ToolError
 MAX_AT_ONCE: Final = 2
 """Child processes of all runs together."""
 
-CHARTS_TIMEOUT_S: Final = 8.0
+CHARTS_TIMEOUT_S: Final = 14.0
 """Of drawing the charts of one call, with the wait for a free child."""
 
 PDF_TIMEOUT_S: Final = 10.0
@@ -24,6 +25,9 @@ PDF_TIMEOUT_S: Final = 10.0
 
 MAX_HTML_CHARACTERS: Final = 4_000_000
 """Of what is made into a PDF."""
+
+MAX_KEPT: Final = 32
+"""Drawings that are kept, the newest: a report shows again what was drawn a moment ago."""
 
 _CHILD: Final = Path(__file__).with_name("rendering_child.py")
 
@@ -35,16 +39,22 @@ class Renderer:
         self._charts_timeout_s = charts_timeout_s
         self._pdf_timeout_s = pdf_timeout_s
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._drawn: dict[bytes, str] = {}
 
     async def svgs(self, specs: Sequence[JsonObject]) -> list[str]:
         """Return one SVG for each Vega-Lite specification. Raises `ToolError`."""
-        if not specs:
-            return []
-        answer = await self._ask({"specs": list(specs)}, self._charts_timeout_s, "The chart")
-        found = answer.get("svgs")
-        if not isinstance(found, list) or len(found) != len(specs):
-            raise ToolError("The chart could not be drawn. Try again.")
-        return [str(svg) for svg in found]
+        keys = [msgspec.json.encode(spec) for spec in specs]
+        new = {key: spec for key, spec in zip(keys, specs, strict=True) if key not in self._drawn}
+        if new:
+            answer = await self._ask({"specs": list(new.values())}, self._charts_timeout_s, "The chart")
+            found = answer.get("svgs")
+            if not isinstance(found, list) or len(found) != len(new):
+                raise ToolError("The chart could not be drawn. Try again.")
+            self._drawn.update(zip(new, map(str, found), strict=True))
+        drawn = [self._drawn[key] for key in keys]
+        while len(self._drawn) > MAX_KEPT:
+            del self._drawn[next(iter(self._drawn))]
+        return drawn
 
     async def pdf(self, html: str) -> bytes | None:
         """Return the document as PDF, None where no PDF can be made in this installation. Raises `ToolError`."""

@@ -135,7 +135,9 @@ def _savings_waterfall(record: ToolRecord, which: str) -> Series | None:
                 Point("Saving" if saved >= 0 else "Increase", saved, money(-saved)),
                 Point("Cost after", after, money(after)),
             )
-            return Series(f"From today's cost to: {option.title}", "USD", points)
+            parts = objects(option.data, "parts")
+            title = f"the combination of {len(parts)} options" if len(parts) > 1 else option.title
+            return Series(f"What is left of the cost with {title}", "USD", points)
     return None
 
 

@@ -149,7 +149,7 @@ def test_progress_is_tracked_and_no_second_plan_made(
 
 
 def test_the_answer_is_the_plan_as_a_table() -> None:
-    steps = [
+    steps: list[JsonObject] = [
         {
             "id": "s1",
             "what": "Pilot | it",
@@ -165,7 +165,7 @@ def test_the_answer_is_the_plan_as_a_table() -> None:
     plan = exchange(
         "create_action_plan",
         {
-            "steps": list[JsonObject](steps),
+            "steps": steps,
             "next_steps": ["s1"],
             "files": [{"artifact_id": "x", "name": "action-plan-1.md"}],
         },

@@ -30,7 +30,7 @@ DATA = (
     exchange("cost_breakdown", COSTS, call_id="1-data.c2"),
     exchange("usage_pattern", PATTERN, call_id="1-data.c3"),
 )
-BEST = an_option("a+b", title="Both", parts=[{"tool_call_id": "o1", "option_id": "a"}], constraints=GOALS)
+BEST = an_option("a+b", title="Both", parts=[{"option_id": "a"}, {"option_id": "b"}], constraints=GOALS)
 OPTIMIZATIONS = (
     exchange(
         "simulate_routing",
@@ -135,14 +135,15 @@ def test_words_that_are_refused_are_left_out_of_the_report() -> None:
 
 def test_the_full_answer_has_headline_options_goals_plan_files_and_source() -> None:
     said = words(reporter.reply(asked(SAVE, done=[drawn(Call("render_chart", {}), "one")])))
-    assert said.startswith(
-        "**In march.csv, Both would save $12.50, 25.0 % of the measured cost; that meets every goal.**\n"
-    )
+    saved = "the combination of 2 options would save $12.50, 25.0 % of the measured cost"
+    assert said.startswith(f"**In march.csv, {saved}; that meets every goal.**\n")
     assert "- 300 requests cost $42.50.\n" in said
     assert "| cost -20 % | $40.00 | $37.50 | met |  |" in said
     assert "| latency -50 % | 400 ms | not known | not known | not measurable |" in said
-    assert "| Both | $12.50 | 25.0 % | low | M | Send them to gpt-4o again. |" in said
-    assert "| Option b | $4.00 | 8.0 % |" in said
+    row = "$12.50 | 25.0 % | low | M | Send them to gpt-4o again. |"
+    assert f"| The combination of 2 options |  | {row}" in said
+    assert f"| Option a | yes | {row}" in said
+    assert "| Option b | yes | $4.00 | 8.0 % |" in said
     assert "do not add up" in said
     assert "| s1 | Pilot it | Engineer | S |" in said
     for name in ("action-plan-1.md", "one.svg"):

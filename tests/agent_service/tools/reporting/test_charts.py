@@ -1,13 +1,14 @@
 """Charts show what cited calls measured, to the value; where a call has nothing for one, none is made."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from agent_service.engine.events import JsonValue
 from agent_service.engine.tool import ToolError, ToolOutput, ToolRecord
-from agent_service.tools.reporting import svg
+from agent_service.tools.reporting import rendering, svg
 from agent_service.tools.reporting.charts import described, specification
 from agent_service.tools.reporting.rendering import Renderer
 from agent_service.tools.reporting.series import MAX_POINTS, Kind, Series, series
@@ -187,6 +188,16 @@ async def test_the_chart_is_kept_with_what_it_shows() -> None:
 async def test_no_chart_is_made_of_anything_but_cited_data(kind: str, call_id: str, said: str) -> None:
     with pytest.raises(ToolError, match=said):
         await drawn(PAID, USED, kind=kind, call_id=call_id)
+
+
+async def test_what_was_just_drawn_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    renderer = Renderer()
+    spec = specification("cost_by_group", found("cost_by_group", PAID))
+    (first,) = await renderer.svgs([spec])
+    monkeypatch.setattr(rendering, "_CHILD", tmp_path / "gone.py")
+    assert await renderer.svgs([spec, spec]) == [first, first]
+    with pytest.raises(ToolError):
+        await renderer.svgs([{**spec, "width": 10}])
 
 
 async def test_a_drawing_that_takes_too_long_is_given_up() -> None:
