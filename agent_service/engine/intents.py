@@ -49,7 +49,7 @@ INTENT_RULES: Final[Mapping[Intent, IntentRule]] = MappingProxyType(
         Intent.COST_ANALYSIS: IntentRule(0.85, (DATA,)),
         Intent.BENCHMARKING: IntentRule(0.85, (DATA,)),
         Intent.PRICING: IntentRule(0.70, (DATA,)),
-        Intent.OPTIMIZATION: IntentRule(0.85, (DATA, "optimizations", "actions", "reporting")),
+        Intent.OPTIMIZATION: IntentRule(0.85, (DATA, "optimizations", "actions")),
         Intent.CORPUS: IntentRule(0.70, ("corpus_admin",)),
         Intent.SYNTHETIC: IntentRule(0.70, ("synthetic_data",)),
         Intent.REPORTING: IntentRule(0.70, (DATA, "reporting")),

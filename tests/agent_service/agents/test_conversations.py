@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from agent_service.engine.events import ToolCompleted, ToolExecuting, ToolStatus
-from tests.support.conversations import Bench
+from tests.support.conversations import AGENTS, Bench
 from tests.support.datasets import TRACE, read_csv, table
 
 ROWS = read_csv(TRACE.read_bytes())
@@ -110,9 +110,10 @@ async def test_a_column_can_be_corrected_in_the_chat(bench: Bench) -> None:
     )
 
 
-async def test_goals_are_put_into_measured_numbers_and_nothing_is_promised(bench: Bench) -> None:
-    await bench.put("log.csv", LOG)
-    answer = (await bench.ask("-20 % cost, 2x faster, +30 % usage: what do I do?")).final.content
+async def test_where_nobody_computes_options_goals_become_numbers_and_nothing_is_promised() -> None:
+    async with Bench(agents=AGENTS) as bench:
+        await bench.put("log.csv", LOG)
+        answer = (await bench.ask("-20 % cost, 2x faster, +30 % usage: what do I do?")).final.content
     assert "| usage +30 % | 6 requests | 8 requests |" in answer
     assert "Not available here yet" in answer
     assert "sav" not in answer.partition("### Not available")[0].replace("any saving", "").replace("a saving", "")
