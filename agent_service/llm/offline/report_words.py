@@ -16,6 +16,9 @@ from agent_service.llm.offline.understanding import Understanding
 DATA: Final = "data"
 ACTIONS: Final = "actions"
 
+_BESIDE_OPTIONS: Final = frozenset({"forecast_capacity", "evaluate_change", "compare_models", "price_lookup"})
+"""Tools of the optimizations agent whose results are no options."""
+
 _BRING: Final = (
     "a usage log: CSV, JSONL, JSON or Parquet, gzipped or not, one row per request",
     "in it the time, the model, and the input and output tokens: then cost is computed from the price catalogue",
@@ -31,7 +34,7 @@ def answer(understanding: Understanding, conversation: Conversation) -> str:
         lines = _guidance(conversation)
     else:
         lines = [*_findings(understanding, conversation, facts), *others]
-        lines += files_of([*conversation.evidence.get(ACTIONS, ()), *conversation.exchanges])
+        lines += files_of([*(() if _said(conversation, ACTIONS) else _actions(conversation)), *conversation.exchanges])
         lines += failures(conversation.exchanges)
         lines += _failed(conversation)
         lines += _missing(conversation, facts)
@@ -75,7 +78,7 @@ def sections_of(plan: Exchange) -> Sequence[object]:
 def _findings(understanding: Understanding, conversation: Conversation, facts: Facts) -> list[str]:
     evidence = _optimizations(conversation)
     if not options(evidence) and _best(conversation) is None:
-        return _measured(understanding, facts)
+        return _plan_part(conversation) if _plan(conversation) is not None else _measured(understanding, facts)
     lines = [_headline(conversation, facts), "", *sections.note(facts.dataset)]
     summary = executive_summary(conversation)
     lines += ["### Executive summary", "", *(f"- {sentence}" for sentence in summary), ""]
@@ -83,7 +86,8 @@ def _findings(understanding: Understanding, conversation: Conversation, facts: F
     goals = goals_table(together)
     lines += ["### Your goals", "", *goals] if goals else []
     lines += _options(evidence, together)
-    lines += _plan_part(conversation)
+    plan = _plan_part(conversation)
+    lines += [*_also(evidence), *(["### Plan", "", *plan] if plan else [])]
     usage = facts.of("usage_summary")
     return [*lines, *(sections.totals_in_brief(usage) if usage is not None else [])]
 
@@ -141,9 +145,18 @@ def _options(evidence: Sequence[Exchange], together: Option | None) -> list[str]
     return ["### Options", "", *table(header, rows, texts=2), "", note, "", "Risks to quality:", "", *risks, ""]
 
 
+def _also(evidence: Sequence[Exchange]) -> list[str]:
+    """Say what was computed beside options: a forecast, a comparison, a before and after."""
+    said = [f"- {one.summary}" for one in evidence if one.tool_name in _BESIDE_OPTIONS and one.status == SUCCESS]
+    return ["### Also computed", "", *said, ""] if said else []
+
+
 def _plan_part(conversation: Conversation) -> list[str]:
-    plan = _plan(conversation)
-    return ["### Plan", "", *plan_table(plan.result), *first_step(plan.result)] if plan is not None else []
+    """Return what the actions agent says, for it also says what was applied and what failed; else the plan itself."""
+    said, plan = _said(conversation, ACTIONS), _plan(conversation)
+    if said:
+        return [said, ""]
+    return [*plan_table(plan.result), *first_step(plan.result)] if plan is not None else []
 
 
 # --- What others found, what failed, what is missing -----------------------------------------------------------------
@@ -154,10 +167,19 @@ def _others(conversation: Conversation, facts: Facts) -> list[str]:
     told = {
         *((DATA,) if facts.dataset is not None else ()),
         *((OPTIMIZATIONS,) if _best(conversation) is not None else ()),
-        *((ACTIONS,) if _plan(conversation) is not None else ()),
+        *((ACTIONS,) if _best(conversation) is not None or _plan(conversation) is not None else ()),
     }
-    said = {agent: text(finding, "text").strip() for agent, finding in conversation.findings.items()}
-    return [line for agent, words in said.items() if words and agent not in told for line in (words, "")]
+    return [
+        line
+        for agent in conversation.findings
+        if agent not in told and _said(conversation, agent)
+        for line in (_said(conversation, agent), "")
+    ]
+
+
+def _said(conversation: Conversation, agent: str) -> str:
+    """Return what an agent wrote, empty where it wrote nothing."""
+    return text(conversation.findings.get(agent), "text").strip()
 
 
 def _failed(conversation: Conversation) -> list[str]:
@@ -189,7 +211,7 @@ def _next_questions(understanding: Understanding, conversation: Conversation, fa
     plan = _plan(conversation)
     if plan is None:
         return endings.next_questions(understanding, facts) if facts.dataset is not None else []
-    exported = any(one.tool_name == "export_policy" for one in conversation.evidence.get(ACTIONS, ()))
+    exported = any(one.tool_name == "export_policy" for one in _actions(conversation))
     ideas = [
         "“Step 1 is done”: the plan keeps track",
         "“Put this in a report with charts, as PDF”",
@@ -229,6 +251,10 @@ def _optimizations(conversation: Conversation) -> Sequence[Exchange]:
     return conversation.evidence.get(OPTIMIZATIONS, ())
 
 
+def _actions(conversation: Conversation) -> Sequence[Exchange]:
+    return conversation.evidence.get(ACTIONS, ())
+
+
 def _best(conversation: Conversation) -> Option | None:
     together, _ = combination(_optimizations(conversation))
     every = options(_optimizations(conversation))
@@ -236,7 +262,7 @@ def _best(conversation: Conversation) -> Option | None:
 
 
 def _plan(conversation: Conversation) -> Exchange | None:
-    plans = [one for one in conversation.evidence.get(ACTIONS, ()) if _is_plan(one)]
+    plans = [one for one in _actions(conversation) if _is_plan(one)]
     return plans[-1] if plans else None
 
 

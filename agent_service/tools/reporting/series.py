@@ -20,7 +20,7 @@ Kind: TypeAlias = Literal[
     "savings_waterfall",
 ]
 
-MAX_POINTS: Final = 400
+MAX_POINTS: Final = 150
 """Of one chart; a result with more is not drawn in part."""
 
 PERCENTILES: Final = ("p50", "p95", "p99")

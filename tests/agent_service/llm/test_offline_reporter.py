@@ -153,6 +153,31 @@ def test_the_full_answer_has_headline_options_goals_plan_files_and_source() -> N
     assert "*Data: march.csv" in said
 
 
+def test_the_actions_agents_own_words_are_told_for_they_say_what_was_applied_and_what_failed() -> None:
+    plan = "**The plan has 1 step.**\n\n| s1 |\n\n### What did not work\n\n- No webhook is configured."
+    findings: dict[str, JsonObject] = {"actions": {"text": plan}, "optimizations": {"text": "options"}}
+    said = words(reporter.reply(asked(SAVE, findings=findings, done=[drawn(Call("render_chart", {}), "one")])))
+    assert f"### Plan\n\n{plan}\n" in said
+    assert "action-plan-1.md" not in said
+    assert said.count("would save") == 2
+
+
+def test_a_plan_that_is_only_tracked_is_the_answer() -> None:
+    findings: dict[str, JsonObject] = {"actions": {"text": "**s2 is done now.**"}}
+    evidence = {"data": DATA, "actions": (exchange("track_action", {"steps": []}, call_id="t"),)}
+    sayings = reporter.reply(
+        asked("step 2 is done", evidence, findings=findings, done=[exchange("render_chart", None)])
+    )
+    assert words(sayings).startswith("**s2 is done now.**\n")
+
+
+def test_what_was_computed_beside_options_is_told_too() -> None:
+    forecast = Exchange("forecast_capacity", {}, "success", "Peaks of 750 RPM do not fit 500 RPM", {}, "", "o3")
+    evidence = {**EVERYTHING, "optimizations": (*OPTIMIZATIONS, forecast)}
+    said = words(reporter.reply(asked(SAVE, evidence, done=[drawn(Call("render_chart", {}), "one")])))
+    assert "### Also computed\n\n- Peaks of 750 RPM do not fit 500 RPM\n" in said
+
+
 def test_a_combination_that_misses_a_goal_is_only_the_nearest() -> None:
     nearest = exchange("combine_options", {"best": None, "nearest": BEST, "options": []}, call_id="o2")
     evidence = {"data": DATA, "optimizations": (OPTIMIZATIONS[0], nearest)}
