@@ -15,7 +15,7 @@ MAX_TITLE_CHARACTERS: Final = 200
 
 def planned(conversation: Conversation, picked: Sequence[Option]) -> str:
     """Return the answer after planning."""
-    plan = _last(conversation, "create_action_plan")
+    plan = plan_of(conversation)
     if plan is None:
         return _no_plan(conversation, picked)
     steps = children(plan.result, "steps")
@@ -23,8 +23,15 @@ def planned(conversation: Conversation, picked: Sequence[Option]) -> str:
     lines += [*plan_table(plan.result), *first_step(plan.result)]
     lines += files_of(conversation.exchanges)
     lines += _applied(conversation)
-    lines += failures(conversation.exchanges)
+    lines += failures([one for one in conversation.exchanges if one.tool_name != "track_action"])
     return "\n".join(lines).strip() + "\n"
+
+
+def plan_of(conversation: Conversation) -> Exchange | None:
+    """Return the plan of this step: the one that it made, or the one that the conversation has already."""
+    tracked = _last(conversation, "track_action")
+    here = tracked if tracked is not None and child(tracked.result, "this_conversation") is True else None
+    return _last(conversation, "create_action_plan") or here
 
 
 def tracked(conversation: Conversation) -> str:

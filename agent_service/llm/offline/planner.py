@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
+from agent_service.engine.intents import Intent
 from agent_service.llm.offline import plan_words
 from agent_service.llm.offline.chosen import OPTIMIZATIONS, Option, chosen, combination
 from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Thought, Words, number, text
@@ -12,6 +13,8 @@ from agent_service.llm.offline.understanding import Facet, Understanding, unders
 
 MAX_SENTENCE_CHARACTERS: Final = 480
 """Of what one step says: the tool takes no more than 500."""
+
+_GOING_ON: Final = frozenset({Facet.POLICY, Facet.APPLY, Facet.PDF, Facet.CHARTS})
 
 _STEP: Final = re.compile(r"\b(?:step|action|task|item)s?\s*#?\s*(\d{1,2})\b|\b[sa](\d{1,2})\b", re.IGNORECASE)
 _STATUSES: Final = (
@@ -35,7 +38,10 @@ def reply(conversation: Conversation) -> list[Saying]:
             return [Thought("I look at the saved plan."), Call("track_action", _tracking(conversation.request))]
         return [Words(plan_words.tracked(conversation))]
     picked = chosen(conversation.evidence.get(OPTIMIZATIONS, ()))
-    if not conversation.exchanges and picked:
+    tried = {exchange.tool_name for exchange in conversation.exchanges}
+    if not tried and picked and _builds_on(understanding, conversation):
+        return [Thought("There may be a plan in this conversation already."), Call("track_action", {})]
+    if not tried - {"track_action"} and picked:
         calls = [call for call in _calls(understanding, conversation, picked) if call.tool_name in conversation.tools]
         if calls:
             return [Thought("I put the options that pay into an order that a team can follow."), *calls]
@@ -46,7 +52,8 @@ def reply(conversation: Conversation) -> list[Saying]:
 
 
 def _calls(understanding: Understanding, conversation: Conversation, picked: list[Option]) -> list[Call]:
-    calls = [Call("create_action_plan", {"title": _title(conversation), "steps": _steps(picked)})]
+    made = plan_words.plan_of(conversation) is not None
+    calls = [] if made else [Call("create_action_plan", {"title": _title(conversation), "steps": _steps(picked)})]
     together, _ = combination(conversation.evidence.get(OPTIMIZATIONS, ()))
     exported = [together] if together is not None and together.has_rules else [one for one in picked if one.has_rules]
     if exported:
@@ -54,6 +61,13 @@ def _calls(understanding: Understanding, conversation: Conversation, picked: lis
     elif understanding.facets & {Facet.POLICY, Facet.APPLY}:
         calls.append(Call("export_policy", {"options": [option.citation for option in picked]}))
     return calls
+
+
+def _builds_on(understanding: Understanding, conversation: Conversation) -> bool:
+    """True for a message that goes on with a plan of before, "as PDF", "apply it", rather than asking for a new one."""
+    goes_on = understanding.intent is Intent.REPORTING or bool(understanding.facets & _GOING_ON)
+    asks_anew = re.search(r"\bplan\b", conversation.request, re.IGNORECASE) is not None
+    return understanding.follows and goes_on and not asks_anew and "track_action" in conversation.tools
 
 
 def _title(conversation: Conversation) -> str:

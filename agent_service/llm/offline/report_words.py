@@ -77,7 +77,7 @@ def sections_of(plan: Exchange) -> Sequence[object]:
 
 def _findings(understanding: Understanding, conversation: Conversation, facts: Facts) -> list[str]:
     evidence = _optimizations(conversation)
-    if not options(evidence) and _best(conversation) is None:
+    if _best(conversation) is None or is_only_tracked(conversation):
         return _plan_part(conversation) if _plan(conversation) is not None else _measured(understanding, facts)
     lines = [_headline(conversation, facts), "", *sections.note(facts.dataset)]
     summary = executive_summary(conversation)
@@ -157,6 +157,11 @@ def _plan_part(conversation: Conversation) -> list[str]:
     if said:
         return [said, ""]
     return [*plan_table(plan.result), *first_step(plan.result)] if plan is not None else []
+
+
+def is_only_tracked(conversation: Conversation) -> bool:
+    """True where a step of a saved plan was changed: that is the answer, whatever else was computed on the way."""
+    return any(text(one.result, "changed") for one in _actions(conversation) if one.tool_name == "track_action")
 
 
 # --- What others found, what failed, what is missing -----------------------------------------------------------------

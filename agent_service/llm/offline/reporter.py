@@ -52,7 +52,7 @@ def reply(conversation: Conversation) -> list[Saying]:
     understanding = understand(conversation.request, conversation.earlier, conversation.now)
     tried = [exchange.tool_name for exchange in conversation.exchanges]
     wanted = _wants_report(understanding, conversation)
-    if not tried:
+    if not tried and (wanted or not report_words.is_only_tracked(conversation)):
         limit = MAX_CHARTS if wanted else MAX_ANSWER_CHARTS
         charts = list(_charts(conversation, wanted=wanted))[:limit] if "render_chart" in conversation.tools else []
         if charts:

@@ -40,16 +40,16 @@ async def track_action(plans: ActionPlans, clock: Clock, context: ToolContext, a
     if not args.step_id:
         if args.status is not None:
             raise ToolError(f"Which step is {args.status}? {_steps_in_words(decode(record))}")
-        return _output(record, decode(record), changed="")
+        return _output(context, record, decode(record), changed="")
     for _ in range(MAX_TRIES):
         plan = _changed(decode(record), args)
         if plan == decode(record):
-            return _output(record, plan, changed="")
+            return _output(context, record, plan, changed="")
         saved = await plans.replace(
             context.user_id, record.plan_id, encode(plan), version=record.version, update_time=clock.now()
         )
         if saved is not None:
-            return _output(saved, plan, changed=args.step_id)
+            return _output(context, saved, plan, changed=args.step_id)
         record = await plans.get(context.user_id, record.plan_id)
     raise ToolError("The plan is being changed by others at this very moment. Try again.")
 
@@ -82,7 +82,7 @@ def _steps_in_words(plan: Plan) -> str:
     return f"Its steps are: {', '.join(step.id for step in plan.steps)}."
 
 
-def _output(record: PlanRecord, plan: Plan, *, changed: str) -> ToolOutput:
+def _output(context: ToolContext, record: PlanRecord, plan: Plan, *, changed: str) -> ToolOutput:
     shown = plan_part(record, plan)
     early: list[JsonValue] = [
         f"{step.id} is {step.status}, but {', '.join(unfinished(plan, step))} is not done yet"
@@ -94,4 +94,5 @@ def _output(record: PlanRecord, plan: Plan, *, changed: str) -> ToolOutput:
     if changed:
         status = next(step.status for step in plan.steps if step.id == changed)
         summary = f"{changed} is {status} now; {summary}"
-    return ToolOutput(summary, {**shown, "changed": changed, "warnings": early})
+    here = record.thread_id == context.thread_id
+    return ToolOutput(summary, {**shown, "this_conversation": here, "changed": changed, "warnings": early})

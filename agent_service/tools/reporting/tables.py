@@ -26,7 +26,7 @@ _ELSEWHERE: Final = frozenset(
         *("dataset", "filter", "mapping", "notes", "missing", "sufficiency", "pricing", "percentile_definition"),
         *("group_by", "unit", "timezone", "files", "policy", "points", "description", "sql", "how"),
         *("series", "keys", "plan_id", "version", "next_steps", "dataset_id", "tool_call_id", "artifact_id"),
-        *("chart_id", "definition", "changed", "warnings", "month_basis"),
+        *("chart_id", "definition", "this_conversation", "changed", "warnings", "month_basis"),
     }
 )
 """What of a result is said elsewhere in the report, or is for programs."""

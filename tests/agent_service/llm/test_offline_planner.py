@@ -43,11 +43,11 @@ def words(sayings: Sequence[Saying]) -> str:
     return "\n".join(saying.text for saying in sayings if isinstance(saying, Words))
 
 
-def with_facets(monkeypatch: pytest.MonkeyPatch, *facets: Facet) -> None:
+def with_facets(monkeypatch: pytest.MonkeyPatch, *facets: Facet, follows: bool = False) -> None:
     """Let the message ask for these, whatever its words are: how words are understood is tested elsewhere."""
 
     def understood(request: str, earlier: Sequence[str], now: datetime) -> Understanding:
-        return replace(understand(request, earlier, now), facets=frozenset(facets))
+        return replace(understand(request, earlier, now), facets=frozenset(facets), follows=follows)
 
     monkeypatch.setattr(planner, "understand", understood)
 
@@ -146,6 +146,29 @@ def test_progress_is_tracked_and_no_second_plan_made(
     made = calls(planner.reply(asked(request_, options(an_option()))))
     assert made == {"track_action": args}
     TrackActionArgs.model_validate(args)
+
+
+SAVED: Mapping[str, JsonObject] = {
+    "here": {"this_conversation": True, "steps": [{"id": "s1"}], "next_steps": []},
+    "elsewhere": {"this_conversation": False, "steps": [{"id": "s1"}], "next_steps": []},
+}
+
+
+@pytest.mark.parametrize(("where", "made"), [("here", False), ("elsewhere", True), ("nowhere", True)])
+def test_what_goes_on_with_a_plan_makes_no_second_one(
+    monkeypatch: pytest.MonkeyPatch, where: str, *, made: bool
+) -> None:
+    with_facets(monkeypatch, Facet.PDF, follows=True)
+    evidence = options(an_option())
+    assert calls(planner.reply(asked("as PDF", evidence))) == {"track_action": {}}
+    found = exchange("track_action", SAVED.get(where))
+    then = planner.reply(asked("as PDF", evidence, done=(found,)))
+    assert ("create_action_plan" in calls(then)) is made
+    exported = exchange("export_policy", {"artifact_id": "f", "name": "p.json"})
+    if not made:
+        said = words(planner.reply(asked("as PDF", evidence, done=(found, exported))))
+        assert said.startswith("**The plan has 1 step")
+    assert "create_action_plan" in calls(planner.reply(asked("a new plan as PDF", evidence)))
 
 
 def test_the_answer_is_the_plan_as_a_table() -> None:

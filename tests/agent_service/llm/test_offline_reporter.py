@@ -164,10 +164,10 @@ def test_the_actions_agents_own_words_are_told_for_they_say_what_was_applied_and
 
 def test_a_plan_that_is_only_tracked_is_the_answer() -> None:
     findings: dict[str, JsonObject] = {"actions": {"text": "**s2 is done now.**"}}
-    evidence = {"data": DATA, "actions": (exchange("track_action", {"steps": []}, call_id="t"),)}
-    sayings = reporter.reply(
-        asked("step 2 is done", evidence, findings=findings, done=[exchange("render_chart", None)])
-    )
+    tracked = exchange("track_action", {"changed": "s2", "steps": []}, call_id="t")
+    evidence = {"data": DATA, "optimizations": OPTIMIZATIONS, "actions": (tracked,)}
+    sayings = reporter.reply(asked("step 2 is done", evidence, findings=findings))
+    assert not calls(sayings)
     assert words(sayings).startswith("**s2 is done now.**\n")
 
 

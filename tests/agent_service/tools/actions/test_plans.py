@@ -187,6 +187,8 @@ async def test_without_a_name_it_is_the_conversations_newest_plan() -> None:
     there = await office.call("create_action_plan", elsewhere, title="there", steps=[step_args("a")])
     assert (await office.call("track_action"))["plan_id"] == here["plan_id"]
     assert (await office.call("track_action", elsewhere))["plan_id"] == there["plan_id"]
+    third = await office.call("track_action", replace(citing(), thread_id="third"))
+    assert third["this_conversation"] is False
 
 
 async def test_somebody_elses_plan_is_not_there() -> None:
