@@ -44,8 +44,8 @@ def answer(understanding: Understanding, conversation: Conversation) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def executive_summary(conversation: Conversation) -> list[str]:
-    """Return what is spent, what can be saved, and what is to be done, a sentence each. Only known numbers."""
+def executive_summary(conversation: Conversation, *, plan: bool = True) -> list[str]:
+    """Return what is spent, what can be saved, and with `plan` what is to be done, a sentence each."""
     usage = Facts(conversation.evidence.get(DATA, ())).of("usage_summary")
     sentences = []
     requests, cost = number(usage, "totals", "requests"), number(usage, "totals", "cost_usd")
@@ -61,7 +61,7 @@ def executive_summary(conversation: Conversation) -> list[str]:
         which = "The best combination of options" if combination(_optimizations(conversation))[0] else "The best option"
         sentences.append(f"{which} would save {money(best.saving_usd)}{share}{month}.")
     steps = _plan(conversation)
-    if steps is not None:
+    if plan and steps is not None:
         sentences.append(f"The plan has {counted(len(sections_of(steps)), 'step')}.")
     return sentences
 

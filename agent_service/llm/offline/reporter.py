@@ -135,7 +135,7 @@ def _report(understanding: Understanding, conversation: Conversation, sources: l
         "AI cost optimization report" if options(conversation.evidence.get(OPTIMIZATIONS, ())) else "AI usage report"
     )
     args: dict[str, JsonValue] = {"title": subject, "sources": sources, "charts": charts}
-    summary = report_words.executive_summary(conversation)
+    summary = report_words.executive_summary(conversation, plan=False)
     if summary:
         args["texts"] = [{"section": "overview", "text": "\n\n".join(summary)}]
     if Facet.PDF in understanding.facets:

@@ -95,6 +95,11 @@ async def send(webhook: Webhook, body: bytes, *, key: str, now: datetime) -> Ans
         ) from None
 
 
+async def wait(delay_s: float) -> None:
+    """Let the other side come up."""
+    await asyncio.sleep(delay_s)
+
+
 async def _post(client: "httpx2.AsyncClient", webhook: Webhook, body: bytes, headers: dict[str, str]) -> Answer:
     import httpx2
 
@@ -105,7 +110,7 @@ async def _post(client: "httpx2.AsyncClient", webhook: Webhook, body: bytes, hea
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
             if attempt == CONNECT_TRIES:
                 break
-            await asyncio.sleep(attempt / 5)
+            await wait(attempt / 5)
     raise ToolError(
         f"{webhook.host} could not be reached, so nothing was sent. See that it is running and that "
         "APEX_POLICY_WEBHOOK_URL is right, then try again."

@@ -34,7 +34,7 @@ def _number(key: str, value: float, parent: str) -> str:
         return f"{value:,.1f} %"
     if key.startswith("share") or key.endswith(("_rate", "_share")) or key == "rate":
         return f"{value * 100:,.1f} %"
-    if key.endswith("_ms") or (key in _MILLISECONDS and ("latency" in parent or parent == "")):
+    if key.endswith("_ms") or (key in _MILLISECONDS and ("latency" in parent or parent in {"", "overall"})):
         return milliseconds(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}".rstrip("0").rstrip(".")
 

@@ -10,6 +10,9 @@ from agent_service.tools.markdown import prose
 from agent_service.tools.reporting.numbers import KnownNumbers, dates_in, numbers_in, numbers_in_words
 from agent_service.tools.reporting.tables import reference
 
+MAX_SHARED: Final = 3
+"""Sources that are shown for a small count, which several results may hold for different reasons."""
+
 MAX_REFUSED: Final = 8
 """Numbers that one refusal names."""
 
@@ -30,7 +33,7 @@ class Sources:
 
 
 def checked(text: str, sources: Sources) -> str:
-    """Return the text as Markdown with a reference after each number.
+    """Return the text as Markdown with a reference after each number, to the first source that holds it.
 
     Raises `ToolError` naming the numbers and dates that no cited result holds.
     """
@@ -38,10 +41,11 @@ def checked(text: str, sources: Sources) -> str:
     refused: list[str] = []
     begin = 0
     for said in numbers_in(text):
-        source = next((n for n, known in sources.cited if known.has(said)), None)
-        if source is None and not sources.own.has(said):
+        holding = [n for n, known in sources.cited if known.has(said)]
+        if not holding and not sources.own.has(said):
             refused.append(said.words)
-        pieces += [prose(text[begin : said.end]), f" {reference(source)}" if source is not None else ""]
+        shown = holding[: MAX_SHARED if said.is_small_count else 1]
+        pieces += [prose(text[begin : said.end]), *(f" {reference(n)}" for n in shown)]
         begin = said.end
     pieces.append(prose(text[begin:]))
     known = [known for _, known in sources.cited] + [sources.own]

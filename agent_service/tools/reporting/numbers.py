@@ -36,6 +36,9 @@ _SCALES: Final[Mapping[str, tuple[float, ...]]] = {
 }
 """What a value in a result may be multiplied by to read in this unit: shares as percent, milliseconds as seconds."""
 
+SMALL: Final = 100
+"""Below it a plain number may stand in many results by chance."""
+
 EPSILON: Final = 1e-12
 """Slack for binary fractions, as a share of the value."""
 
@@ -49,6 +52,11 @@ class Said:
     value: float
     decimals: int
     unit: str
+
+    @property
+    def is_small_count(self) -> bool:
+        """True for a plain number such as 10, which may count anything."""
+        return not self.unit and not self.decimals and self.value < SMALL and "$" not in self.words
 
 
 def numbers_in(text: str) -> list[Said]:

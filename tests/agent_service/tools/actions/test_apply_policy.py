@@ -146,6 +146,35 @@ async def test_who_cannot_be_reached_gets_nothing() -> None:
         await applying(storage, webhook)(await kept(storage, POLICY))
 
 
+async def test_a_refused_connection_is_tried_again_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    router, storage, waits = Router(), MemoryStorage(lambda: NOW), []
+    servers: list[asyncio.Server] = []
+
+    async def wait(delay: float) -> None:
+        waits.append(delay)
+        servers.append(await asyncio.start_server(router.serve, "127.0.0.1", port))
+
+    monkeypatch.setattr(webhooks, "wait", wait)
+    await applying(storage, Webhook(f"http://127.0.0.1:{port}/", SECRET))(await kept(storage, POLICY))
+    assert (len(waits), len(router.got)) == (1, 1)
+    for server in servers:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_long_answer_is_not_read_to_its_end() -> None:
+    router, storage = Router(answer=b'{"message": "' + b"x" * (64 * 1024) + b'"}'), MemoryStorage(lambda: NOW)
+    async with serving(router) as webhook:
+        output = await applying(storage, webhook)(await kept(storage, POLICY))
+    assert output.result["answer"] == ""
+    router.answer = b'{"message": "' + b"x" * 400 + b'"}'
+    async with serving(router) as webhook:
+        output = await applying(storage, webhook)(await kept(storage, POLICY))
+    assert output.result["answer"] == "x" * 300
+
+
 @pytest.mark.parametrize(
     ("content", "run_id", "user_id", "said"),
     [

@@ -82,6 +82,10 @@ def test_each_number_leads_to_its_source() -> None:
     assert text == rf"We paid \$42.50 {one} for 300 {one} requests; chat took \$30.50 {two} with the top 71 {two}."
 
 
+def test_a_small_count_leads_to_all_that_hold_it() -> None:
+    assert checked("There are 2 models.", sources()) == r"There are 2 [\[1\]](#source-1) [\[2\]](#source-2) models."
+
+
 def test_numbers_that_no_result_holds_are_refused_by_name() -> None:
     with pytest.raises(ToolError, match=r"states \$43\.60, 99 %, 2026-04-01, which none"):
         checked("We paid $43.60, not $42.50; 99 % since 2026-04-01.", sources())

@@ -7,9 +7,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from agent_service.engine.events import JsonObject
+from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.tool import ToolError, ToolRecord
+from agent_service.tools.reporting.create_report import CreateReportArgs, create_report
+from agent_service.tools.reporting.figures import figure
 from agent_service.tools.reporting.html import as_html
+from agent_service.tools.reporting.rendering import MAX_HTML_CHARACTERS, Renderer
+from agent_service.tools.reporting.tables import tables
 from agent_service.tools.reporting.tools import reporting_tools
 from tests.support.datasets import KeptArtifacts, StoppedClock, items, part
 from tests.support.evidence import COSTS, USAGE, a_record, an_option, citing, options_record
@@ -199,6 +203,73 @@ async def test_nothing_of_hostile_data_acts_or_loads() -> None:
     assert not [name for _, name, _ in page.attributes if name.startswith("on") or name == "style"]
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page.of("meta", "content")
     assert "a|b # c" in page.cells
+
+
+class WithoutPdf(Renderer):
+    """Renders no PDF: it says so, or fails with these words."""
+
+    def __init__(self, words: str = "") -> None:
+        super().__init__()
+        self._words = words
+
+    async def pdf(self, html: str) -> bytes | None:
+        if self._words:
+            raise ToolError(self._words)
+        return None
+
+
+@pytest.mark.parametrize(
+    ("renderer", "said"),
+    [
+        (WithoutPdf(), "install apex-agents[pdf], or print the HTML"),
+        (WithoutPdf("It took too long."), "It took too long."),
+    ],
+    ids=["absent", "failed"],
+)
+async def test_a_report_without_its_pdf_is_still_a_report(renderer: Renderer, said: str) -> None:
+    run = citing(USED)
+    args = CreateReportArgs(title="T", sources=[USED.tool_call_id], pdf=True)
+    output = await create_report(renderer, StoppedClock(), run, args)
+    assert said in str(output.result["pdf"])
+    assert said in output.summary
+    assert [part(one, "name") for one in items(output.result, "files")] == ["report.md", "report.html"]
+
+
+async def test_a_page_that_is_too_long_becomes_no_pdf() -> None:
+    with pytest.raises(ToolError, match="too long for a PDF"):
+        await Renderer().pdf("x" * (MAX_HTML_CHARACTERS + 1))
+
+
+@pytest.mark.parametrize(("rows", "shown", "more"), [(25, 25, ""), (26, 25, "… and 1 more.")], ids=["most", "too-many"])
+def test_a_table_shows_its_first_rows_and_counts_the_rest(rows: int, shown: int, more: str) -> None:
+    found: list[JsonValue] = [{"name": f"n{number}", "cost_usd": number} for number in range(rows)]
+    text = "\n".join(tables(a_record("cost_breakdown", {"group_by": ["user"], "groups": found}), 1))
+    assert text.count("| n") == shown
+    assert text.count("… and") == bool(more)
+    assert more in text
+    assert "**By user** [\\[1\\]](#source-1)" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("cost_usd", 1234.5, "$1,234.50"),
+        ("cost_per_request_usd", 0.004998, "$0.004998"),
+        ("saving_usd", -3.0, "-$3.00"),
+        ("saving_percent", 12.345, "12.3 %"),
+        ("share_of_requests", 0.125, "12.5 %"),
+        ("error_rate", 0.5, "50.0 %"),
+        ("latency_ms", 812.4, "812 ms"),
+        ("p95", 30_000, "30.0 s"),
+        ("requests", 19_366, "19,366"),
+        ("mean_tokens", 2.5, "2.5"),
+        ("start", "2026-03-01T10:20:30Z", "2026-03-01 10:20 UTC"),
+        ("fits", True, "yes"),
+        ("limit", None, ""),
+    ],
+)
+def test_a_figure_reads_by_its_name(key: str, value: JsonValue, shown: str) -> None:
+    assert figure(key, value) == shown
 
 
 def test_images_of_other_names_and_links_to_other_places_are_left_out() -> None:
