@@ -12,22 +12,28 @@ from importlib import import_module
 CPU_SECONDS = 60
 """Of processor time; the parent ends the process much sooner."""
 
+PDF_MEMORY_BYTES = 2 * 1024**3
+"""Of address space, while a PDF is made."""
+
 
 def main() -> None:
     """Answer one request."""
-    _limit()
     request = json.load(sys.stdin)
+    _limit(memory="html" in request)
     answer = {"svgs": _svgs(request["specs"])} if "specs" in request else _pdf(request["html"])
     json.dump(answer, sys.stdout)
 
 
-def _limit() -> None:
+def _limit(*, memory: bool) -> None:
+    """Bound what the process may use. The engine that draws charts reserves far more memory than it uses: no bound."""
     try:
         import resource
     except ImportError:  # not on Windows
         return
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory:
+        resource.setrlimit(resource.RLIMIT_AS, (PDF_MEMORY_BYTES, PDF_MEMORY_BYTES))
 
 
 def _svgs(specs: list[dict[str, object]]) -> list[str]:

@@ -20,6 +20,7 @@ from agent_service.tools.citations import options_of
 from storage.memory import MemoryStorage
 from tests.support.datasets import NOW, StoppedClock
 from tests.support.evidence import a_record, an_option, citing, options_record
+from tests.support.processes import free_port
 from tests.support.storage import new_id
 
 SECRET = b"s" * 32
@@ -138,17 +139,14 @@ async def test_a_silent_router_has_its_time(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_who_cannot_be_reached_gets_nothing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     storage = MemoryStorage(lambda: NOW)
-    webhook = Webhook(f"http://127.0.0.1:{port}/", SECRET)
+    webhook = Webhook(f"http://127.0.0.1:{free_port()}/", SECRET)
     with pytest.raises(ToolError, match="could not be reached, so nothing was sent"):
         await applying(storage, webhook)(await kept(storage, POLICY))
 
 
 async def test_a_refused_connection_is_tried_again_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     router, storage, waits = Router(), MemoryStorage(lambda: NOW), []
     servers: list[asyncio.Server] = []
 

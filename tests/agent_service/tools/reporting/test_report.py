@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.tool import ToolError, ToolRecord
@@ -13,9 +15,10 @@ from agent_service.tools.reporting.create_report import CreateReportArgs, create
 from agent_service.tools.reporting.figures import figure
 from agent_service.tools.reporting.html import as_html
 from agent_service.tools.reporting.rendering import MAX_HTML_CHARACTERS, Renderer
+from agent_service.tools.reporting.report import Drawing, Report, as_markdown
 from agent_service.tools.reporting.tables import tables
 from agent_service.tools.reporting.tools import reporting_tools
-from tests.support.datasets import KeptArtifacts, StoppedClock, items, part
+from tests.support.datasets import NOW, KeptArtifacts, StoppedClock, items, part
 from tests.support.evidence import COSTS, USAGE, a_record, an_option, citing, options_record
 
 USED = a_record("usage_summary", USAGE, args={"group_by": ["model", "day"]})
@@ -270,6 +273,31 @@ def test_a_table_shows_its_first_rows_and_counts_the_rest(rows: int, shown: int,
 )
 def test_a_figure_reads_by_its_name(key: str, value: JsonValue, shown: str) -> None:
     assert figure(key, value) == shown
+
+
+pieces = st.sampled_from([*"ab<>\"'&/\\|`*_[]()!#:=;\n -.1", "http://e", "<script>", "](http://e)", " onload=x"])
+names = st.lists(pieces, max_size=12).map("".join)
+
+
+@settings(max_examples=25, deadline=None)
+@given(names, names, names)
+def test_whatever_data_is_called_the_page_neither_acts_nor_loads(dataset: str, group: str, column: str) -> None:
+    record = a_record(
+        "cost_breakdown",
+        {
+            "dataset": {"name": dataset},
+            "group_by": [column],
+            "groups": [{column: 1, "name": f"g{group}", "cost_usd": 2}],
+        },
+        args={column: group},
+    )
+    report_ = Report(group, (record,), (Drawing("c.svg", group, dataset, 1, "data"),), {}, NOW)
+    page = read(as_html(as_markdown(report_), dataset, {"c.svg": "<svg/>"}).encode())
+    assert not {"script", "iframe", "object", "embed", "link", "form", "svg", "base"} & set(page.tags)
+    assert all(value.startswith("data:image/svg+xml;base64,") for value in page.of("img", "src"))
+    assert set(page.of("a", "href")) <= {"#source-1"}
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert " ".join(f"g{group}".split()) in page.cells
 
 
 def test_images_of_other_names_and_links_to_other_places_are_left_out() -> None:
