@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from agent_service.engine.intents import Intent
+from agent_service.engine.intents import TRIAGE, Intent
 from agent_service.llm.offline import endings, sections
 from agent_service.llm.offline.bodies import body
 from agent_service.llm.offline.chosen import MAX_LISTED, OPTIMIZATIONS, Option, combination, options
-from agent_service.llm.offline.conversation import Conversation, Exchange, child, number, text
+from agent_service.llm.offline.conversation import Conversation, Exchange, child, names, number, text
 from agent_service.llm.offline.facts import SUCCESS, Facts
 from agent_service.llm.offline.format import counted, money, table
 from agent_service.llm.offline.plan_words import failures, files_of, first_step, goals_table, plan_table
@@ -231,12 +231,14 @@ def _next_questions(understanding: Understanding, conversation: Conversation, fa
 def _guidance(conversation: Conversation) -> list[str]:
     """Say what to bring: nothing was measured, and nothing is made up."""
     failed = _failed(conversation)
+    lacks = names(conversation.findings.get(TRIAGE), "missing")
     opening = "nothing could be measured" if failed else "there is nothing measured yet"
     return [
         f"**I cannot answer this with numbers: {opening}, and I do not make any up.**",
         "",
         *failed,
         *failures(conversation.exchanges),
+        *([f"The data that there is lacks: {', '.join(lacks)}.", ""] if lacks else []),
         "### What to bring",
         "",
         *(f"- {item}" for item in _BRING),

@@ -221,6 +221,11 @@ def test_without_anything_measured_there_is_guidance_and_nothing_made_up(
     assert all(str(finding["failed"]) in said for finding in findings.values())
 
 
+def test_guidance_names_what_the_data_lacks() -> None:
+    said = words(reporter.reply(asked(SAVE, {}, findings={"triage": {"missing": ["model", "timestamp"]}})))
+    assert "The data that there is lacks: model, timestamp.\n" in said
+
+
 def test_what_others_found_is_told_in_their_words() -> None:
     findings: dict[str, JsonObject] = {
         "corpus_admin": {"text": "**The runbooks say: retry twice.**"},
