@@ -61,11 +61,11 @@ class Option:
 
 
 def options(evidence: Sequence[Exchange]) -> list[Option]:
-    """Return every single option that was computed, each once, the largest saving first."""
+    """Return every single option whose saving could be computed, each once, the largest saving first."""
     found: dict[str, Option] = {}
     for exchange in evidence:
         for data in children(exchange.result, "options"):
-            if "saving_usd" in data:
+            if "saving_usd" in data and _is_priced(data):
                 option = Option(exchange.tool_call_id, data)
                 found.setdefault(option.id, option)
     return sorted(found.values(), key=lambda option: (-option.saving_usd, option.id))
@@ -76,9 +76,14 @@ def combination(evidence: Sequence[Exchange]) -> tuple[Option | None, bool]:
     for exchange in reversed(evidence):
         for key in ("best", "nearest"):
             data = child(exchange.result, key)
-            if isinstance(data, Mapping):
+            if isinstance(data, Mapping) and _is_priced(data):
                 return Option(exchange.tool_call_id, data), key == "best"
     return None, False
+
+
+def _is_priced(data: JsonObject) -> bool:
+    """False where the cost is not known: nothing can be saved of it, and nothing be said about that."""
+    return number(data, "cost_before_usd") != 0
 
 
 def chosen(evidence: Sequence[Exchange]) -> list[Option]:

@@ -121,7 +121,10 @@ def _no_plan(conversation: Conversation, picked: Sequence[Option]) -> str:
     elif picked:
         lines = ["**The plan could not be made.**", ""]
     elif conversation.evidence.get(OPTIMIZATIONS):
-        lines += ["None of the options that were computed saves anything in this data.", ""]
+        lines += [
+            "No option has a computed saving: none saves anything in this data, or the data does not tell its cost.",
+            "",
+        ]
     else:
         lines += ["Ask for savings first, for example “Cut spend 20 %, keep quality: what do I do?”.", ""]
     return "\n".join([*lines, *failures(conversation.exchanges)]).strip() + "\n"

@@ -1,5 +1,6 @@
 """The answer of a run with several steps, at three levels: full, partial with what is missing, and guidance."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -32,6 +33,9 @@ def answer(understanding: Understanding, conversation: Conversation) -> str:
     others = _others(conversation, facts)
     if facts.dataset is None and not others and _best(conversation) is None:
         lines = _guidance(conversation)
+    elif whole := _whole(conversation):
+        lines = [whole, "", *others, *files_of(conversation.exchanges), *failures(conversation.exchanges)]
+        lines += _failed(conversation)
     else:
         lines = [*_findings(understanding, conversation, facts), *others]
         lines += files_of([*(() if _said(conversation, ACTIONS) else _actions(conversation)), *conversation.exchanges])
@@ -41,7 +45,7 @@ def answer(understanding: Understanding, conversation: Conversation) -> str:
         lines += endings.not_available(conversation)
         lines += _next_questions(understanding, conversation, facts)
         lines += endings.source(facts)
-    return "\n".join(lines).strip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip()) + "\n"
 
 
 def executive_summary(conversation: Conversation, *, plan: bool = True) -> list[str]:
@@ -78,7 +82,8 @@ def sections_of(plan: Exchange) -> Sequence[object]:
 def _findings(understanding: Understanding, conversation: Conversation, facts: Facts) -> list[str]:
     evidence = _optimizations(conversation)
     if _best(conversation) is None or is_only_tracked(conversation):
-        return _plan_part(conversation) if _plan(conversation) is not None else _measured(understanding, facts)
+        plan = _plan_part(conversation) if _plan(conversation) is not None else []
+        return plan or [*_measured(understanding, facts), *_unsaved(conversation, facts)]
     lines = [_headline(conversation, facts), "", *sections.note(facts.dataset)]
     summary = executive_summary(conversation)
     lines += ["### Executive summary", "", *(f"- {sentence}" for sentence in summary), ""]
@@ -90,6 +95,18 @@ def _findings(understanding: Understanding, conversation: Conversation, facts: F
     lines += [*_also(evidence), *(["### Plan", "", *plan] if plan else [])]
     usage = facts.of("usage_summary")
     return [*lines, *(sections.totals_in_brief(usage) if usage is not None else [])]
+
+
+def _whole(conversation: Conversation) -> str:
+    """Return the optimizations agent's own answer where it is one: a forecast or a comparison, and no options."""
+    alone = _best(conversation) is None and bool(_also(_optimizations(conversation)))
+    return _said(conversation, OPTIMIZATIONS) if alone else ""
+
+
+def _unsaved(conversation: Conversation, facts: Facts) -> list[str]:
+    """Say why no saving could be computed, call by call."""
+    said = [f"- {one.summary}" for one in _optimizations(conversation)]
+    return ["### No saving could be computed", "", *said, ""] if said and facts.dataset is not None else []
 
 
 def _measured(understanding: Understanding, facts: Facts) -> list[str]:
@@ -171,7 +188,7 @@ def _others(conversation: Conversation, facts: Facts) -> list[str]:
     """Return, in their own words, what agents found that is not told from their evidence."""
     told = {
         *((DATA,) if facts.dataset is not None else ()),
-        *((OPTIMIZATIONS,) if _best(conversation) is not None else ()),
+        *((OPTIMIZATIONS,) if _best(conversation) is not None or _optimizations(conversation) else ()),
         *((ACTIONS,) if _best(conversation) is not None or _plan(conversation) is not None else ()),
     }
     return [

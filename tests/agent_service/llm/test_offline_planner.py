@@ -205,7 +205,7 @@ def test_the_answer_is_the_plan_as_a_table() -> None:
     [
         ((), {}, "Ask for savings first"),
         ((), {"optimizations": {"failed": "It took too long."}}, "could not be computed: It took too long."),
-        ((options(an_option(saving=-1.0)),), {}, "None of the options"),
+        ((options(an_option(saving=-1.0)),), {}, "No option has a computed saving"),
     ],
     ids=["nothing", "failed", "no-saving"],
 )

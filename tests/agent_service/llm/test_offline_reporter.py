@@ -221,6 +221,39 @@ def test_without_anything_measured_there_is_guidance_and_nothing_made_up(
     assert all(str(finding["failed"]) in said for finding in findings.values())
 
 
+def test_where_the_cost_is_not_known_no_option_is_said_to_save_nothing() -> None:
+    unpriced = an_option("trim", saving=0.0, cost_before_usd=0.0, cost_after_usd=0.0)
+    computed = Exchange(
+        "simulate_routing", {}, "success", "Routing: no model is known", {"options": [unpriced]}, "", "o1"
+    )
+    evidence = {"data": DATA, "optimizations": (computed,)}
+    findings: dict[str, JsonObject] = {"optimizations": {"text": "Its own words."}}
+    assert [call.args["kind"] for call in calls(reporter.reply(asked(SAVE, evidence)))] == [
+        "cost_by_group",
+        "cost_over_time",
+    ]
+    said = words(reporter.reply(asked(SAVE, evidence, findings=findings, done=[drawn(Call("render_chart", {}), "c")])))
+    assert "300 requests" in said.splitlines()[0]
+    assert "### No saving could be computed\n\n- Routing: no model is known\n" in said
+    assert "Option trim" not in said
+    assert "Its own words." not in said
+    assert "\n\n\n" not in said
+
+
+def test_a_forecast_alone_is_told_as_the_optimizations_agent_wrote_it() -> None:
+    forecast = Exchange("forecast_capacity", {}, "success", "It fits", {}, "", "o3")
+    findings: dict[str, JsonObject] = {
+        "optimizations": {"text": "**It fits: 450 of 500 RPM.**"},
+        "corpus_admin": {"text": "Docs."},
+    }
+    evidence = {"data": DATA, "optimizations": (forecast,)}
+    said = words(
+        reporter.reply(asked("will it fit?", evidence, findings=findings, done=[exchange("render_chart", None)]))
+    )
+    assert said.startswith("**It fits: 450 of 500 RPM.**\n\nDocs.\n")
+    assert "It broke." in said
+
+
 def test_guidance_names_what_the_data_lacks() -> None:
     said = words(reporter.reply(asked(SAVE, {}, findings={"triage": {"missing": ["model", "timestamp"]}})))
     assert "The data that there is lacks: model, timestamp.\n" in said
