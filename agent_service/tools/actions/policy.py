@@ -1,22 +1,7 @@
-"""The router configuration file: our own documented shape, made of computed options.
-
-```json
-{
-  "format": "apex.policy/1",
-  "name": "...",
-  "rules": [{"id": "route-1", "match": {"features": ["faq"], "max_input_tokens": 500}, "target": {"model": "..."}}],
-  "fallback": {"target": {"model": "requested"}},
-  "cache": [{"id": "cache-1", "match": {}, "key": "exact_prompt", "ttl_s": 3600}],
-  "prompt_cache": [{"id": "prompt-cache-1", "match": {}, "prefix_tokens": 1200, "ttl_s": 300}],
-  "trim": [{"id": "trim-1", "match": {}, "max_input_tokens": 4000}],
-  "batch": [{"id": "batch-1", "match": {"features": ["reports"]}, "hours_utc": []}],
-  "sources": [{"option_id": "...", "tool_call_id": "...", "saving_usd": 12.3}]
-}
-```
+"""The router configuration file, made of computed options: the shape that `docs/router_policy.md` documents.
 
 Rules are tried in order and the first one that matches decides; an empty `match` matches every request. What no rule
-matches goes to the fallback: the model that the request asks for. A `ttl_s` of null never expires, `hours_utc` without
-hours means all of them. JSON is also YAML: the file can be read as either.
+matches goes to the fallback: the model that the request asks for. JSON is also YAML: the file can be read as either.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,13 +1,17 @@
 """A policy says exactly what was simulated, and nothing else becomes one."""
 
+import hmac
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from agent_service.engine.events import JsonObject
 from agent_service.engine.tool import ToolError
-from agent_service.tools.actions.policy import read_policy
+from agent_service.tools.actions.policy import Match, RouterPolicy, read_policy
 from agent_service.tools.actions.tools import action_tools
+from agent_service.tools.actions.webhook import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, signature
 from storage.memory import MemoryStorage
 from tests.support.datasets import NOW, KeptArtifacts, StoppedClock, part
 from tests.support.evidence import a_record, an_option, citing, options_record
@@ -98,3 +102,24 @@ async def test_the_best_combination_can_be_exported() -> None:
 )
 def test_other_files_are_no_policies(document: bytes) -> None:
     assert read_policy(document) is None
+
+
+# ---- What is documented ----
+
+DOCUMENT = (Path(__file__).parents[4] / "docs" / "router_policy.md").read_text("utf-8")
+
+
+def test_the_documented_file_is_a_policy_with_every_part() -> None:
+    (example,) = re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)
+    assert read_policy(example.encode()) is not None
+    assert json.loads(example).keys() == RouterPolicy.model_fields.keys()
+    assert all(f"`{name}`" in DOCUMENT for name in Match.model_fields)
+
+
+def test_the_documented_signature_is_the_one_that_is_sent() -> None:
+    secret, timestamp, body, documented = re.findall(
+        r"secret `(.*?)`, the timestamp `(.*?)` and the body\n`(.*?)`, the signature is\n`(.*?)`", DOCUMENT
+    )[0]
+    independent = hmac.new(secret.encode(), f"{timestamp}.{body}".encode(), "sha256").hexdigest()
+    assert documented == f"v1={independent}" == signature(secret.encode(), timestamp, body.encode())
+    assert all(f"`{name}`" in DOCUMENT for name in (SIGNATURE_HEADER, TIMESTAMP_HEADER, KEY_HEADER))
