@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel
 
 from agent_service.admin import AdminServer
@@ -23,7 +23,9 @@ from agent_service.api.jwks import JwksKeys
 from agent_service.api.options import ApiOptions, TlsFiles
 from agent_service.api.server import AddressInUseError, ApiServer, Engine
 from agent_service.api.wire import ProtoCodec
+from agent_service.catalogue import open_models, open_registry
 from agent_service.engine.agent import Agent
+from agent_service.engine.answer_cache import AnswerCache, version_of_files
 from agent_service.engine.attempt import Attempts, RunSupervisor
 from agent_service.engine.broadcast import Broadcast
 from agent_service.engine.clock import SystemClock, SystemIds
@@ -37,13 +39,15 @@ from agent_service.engine.threads import Threads
 from agent_service.engine.tool import Tool
 from agent_service.engine.worker import Worker
 from agent_service.llm.loop import ModelLoop
-from agent_service.llm.models import Models, ModelSetupError, ModelSource
+from agent_service.llm.models import ModelSetupError, ModelSource
 from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
 from agent_service.settings import Settings, StartError, development_secret
 from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
 from agent_service.tools.actions.webhook import Webhook
+from agent_service.tools.datasets import is_data
 from configuration.variables import SettingsError
+from storage.caches import open_cache
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
 from storage.interfaces import Storage
 from storage.opening import migrate_storage, open_storage
@@ -103,14 +107,20 @@ async def open_app(
     `agents` and `tools` come beside ours; `models`, `supervisor` and `opener` replace ours.
     """
     clock, ids, codec, metrics = SystemClock(), SystemIds(), ProtoCodec(), CollectorRegistry()
-    models = models or Models([settings.model])
-    with _data_dir(settings):
-        storage = await opener(settings.database_url, settings.data_dir)
-    place = Workplace()
-    try:
+    async with AsyncExitStack() as stack:
+        if models is None:
+            models = await stack.enter_async_context(open_models(settings, metrics))
+        with _data_dir(settings):
+            storage = await opener(settings.database_url, settings.data_dir)
+        stack.push_async_callback(storage.close)
+        place = Workplace()
+        stack.push_async_callback(place.close)
+        cache = open_cache(settings.redis_url, clock.now)
+        stack.push_async_callback(cache.close)
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        registry = Registry([*OWN_AGENTS, *agents], [*own_tools(storage, place, clock, _webhook(settings)), *tools])
+        given = [*own_tools(storage, place, clock, _webhook(settings)), *tools]
+        registry = await stack.enter_async_context(open_registry(settings, [*OWN_AGENTS, *agents], given, metrics))
         _check_timeouts(settings, registry)
         attempts = Attempts(
             storage=storage,
@@ -119,9 +129,13 @@ async def open_app(
             supervisor=supervisor
             or Supervisor(
                 registry=registry,
-                loop=ModelLoop(models),
+                loop=ModelLoop(models, step_timeout_ms=round(settings.agent_execution_timeout_s * 1000)),
                 clock=clock,
                 step_timeout_ms=round(settings.agent_execution_timeout_s * 1000),
+                run_timeout_ms=round(settings.run_timeout_s * 1000),
+                larger_model=settings.larger_model,
+                degraded=_counted_degradations(metrics),
+                cache=AnswerCache(cache, storage.files, clock, versions=(version_of_files(storage.files, is_data),)),
             ),
             tools=registry.tools,
             limits=ToolLimits(),
@@ -169,9 +183,12 @@ async def open_app(
                 yield App(server, runs, worker, port)
             finally:
                 await server.stop(CLOSE_GRACE_S)
-    finally:
-        await place.close()
-        await storage.close()
+
+
+def _counted_degradations(metrics: CollectorRegistry) -> Callable[[str], None]:
+    name, help_text = "apex_degraded_steps", "Steps that failed, or went on with another model."
+    counter = Counter(name, help_text, ["agent"], registry=metrics)
+    return lambda agent_name: counter.labels(agent=agent_name).inc()
 
 
 @asynccontextmanager

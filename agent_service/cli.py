@@ -13,10 +13,11 @@ from typing import Annotated, Final, NoReturn
 
 import grpc
 import typer
+from google.protobuf import json_format
 
 from agent_service.processes import run_both
 from agent_service.settings import StartError, load_settings
-from agent_service.terminal import CHANNEL_OPTIONS, Client, Screen, dev_token
+from agent_service.terminal import CHANNEL_OPTIONS, Client, Screen, catalogue_lines, dev_token
 from configuration.variables import SettingsError, variables_of
 from generated.apex.agent.v1 import agent_pb2
 
@@ -27,7 +28,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Target = Annotated[str, typer.Option(envvar="APEX_AGENT_TARGET", help="Address of the agent service.")]
 Token = Annotated[str, typer.Option(envvar="APEX_TOKEN", help="Your token; without one, a development token.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One event per line, as the proto's JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As the proto's JSON, one message per line.")]
 EnvFile = Annotated[Path | None, typer.Option("--env-file", help="A file of NAME=value lines beneath the environment.")]
 
 
@@ -126,6 +127,21 @@ def replay(
 ) -> None:
     """Show a run's events again, and what still comes. Exit code 0 only if the run succeeded."""
     _exit_with(_replay(run_id, after_seq, target, user_token, as_json=as_json), target)
+
+
+@app.command()
+def agents(*, target: Target = "127.0.0.1:50051", user_token: Token = "", as_json: AsJson = False) -> None:
+    """List the service's agents and tools, also those of plug-ins and MCP servers."""
+    _exit_with(_agents(target, user_token, as_json=as_json), target)
+
+
+async def _agents(target: str, token_: str, *, as_json: bool) -> bool:
+    screen = Screen(as_json=as_json)
+    async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+        catalogue = await Client(channel, token_ or await dev_token(channel, "dev"), screen.warn).catalogue()
+    for line in [json_format.MessageToJson(catalogue, indent=None)] if as_json else catalogue_lines(catalogue):
+        typer.echo(line)
+    return True
 
 
 async def _chat(request: agent_pb2.RunAgentRequest, target: str, token_: str, *, as_json: bool) -> bool:

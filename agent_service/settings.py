@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from agent_service.mcp_servers import McpServer, read_mcp_servers
 from configuration.addresses import Address, exposed
 from configuration.environment import Environment
 from configuration.variables import Conflict, read_settings
@@ -48,6 +49,7 @@ class Settings(BaseModel):
     environment: Environment = Environment.DEVELOPMENT
     data_dir: Path = Path("var")
     database_url: str = ""
+    redis_url: str = ""
     grpc_address: Address = "127.0.0.1:50051"
     grpc_tls_cert: Path | None = None
     grpc_tls_key: Path | None = None
@@ -61,6 +63,14 @@ class Settings(BaseModel):
     model: str = Field("offline", min_length=1)
     policy_webhook_url: str = ""
     policy_webhook_secret: SecretStr | None = None
+    fallback_model: str = ""
+    larger_model: str = ""
+    offered_models: str = ""
+    openai_base_url: str = ""
+    openai_api_key: SecretStr | None = None
+    anthropic_base_url: str = ""
+    anthropic_api_key: SecretStr | None = None
+    mcp_servers: Mapping[str, McpServer] = Field(default_factory=dict)
     max_messages_per_minute: int = Field(0, ge=0, le=100_000, description="0: by environment")
     max_connections_per_user: int = Field(3, ge=1, le=1_000)
     max_upload_bytes: int = Field(64 * 1024 * 1024, ge=1, le=64 * 1024 * 1024)
@@ -75,6 +85,16 @@ class Settings(BaseModel):
         if value and urlsplit(value).scheme not in {"postgresql+asyncpg", "sqlite+aiosqlite"}:
             raise ValueError("must begin with postgresql+asyncpg:// or sqlite+aiosqlite://")
         _ = urlsplit(value).port  # raises what it has to say about it
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str) -> str:
+        parts = urlsplit(value)
+        located = parts.path if parts.scheme == "unix" else parts.hostname
+        if value and not (parts.scheme in {"redis", "rediss", "unix"} and located):
+            raise ValueError("must be a URL such as redis://127.0.0.1:6379/0 or unix:///run/redis.sock")
+        _ = parts.port  # raises what it has to say about it
         return value
 
     @field_validator("jwks_url")
@@ -92,12 +112,30 @@ class Settings(BaseModel):
             raise ValueError("must be a URL without a user name, such as https://router.example.com/policies")
         return value
 
-    @field_validator("model")
+    @field_validator("model", "fallback_model", "larger_model")
     @classmethod
     def _model(cls, value: str) -> str:
-        provider, separator, name = value.partition(":")
-        if value != "offline" and not (provider.strip() and separator and name.strip()):
+        if value and not _is_model(value):
             raise ValueError("must be 'offline' or 'provider:name', for example openai:gpt-4o")
+        return value
+
+    @field_validator("offered_models")
+    @classmethod
+    def _models(cls, value: str) -> str:
+        if not all(_is_model(name) for name in _listed(value)):
+            raise ValueError("must be names such as offline or openai:gpt-4o, separated by commas")
+        return value
+
+    @field_validator("mcp_servers", mode="before")
+    @classmethod
+    def _mcp_servers(cls, value: str | Mapping[str, McpServer]) -> Mapping[str, McpServer]:
+        return read_mcp_servers(value) if isinstance(value, str) else value
+
+    @field_validator("openai_base_url", "anthropic_base_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        if value and not (urlsplit(value).scheme in {"https", "http"} and urlsplit(value).hostname):
+            raise ValueError("must be a URL such as http://127.0.0.1:11434/v1")
         return value
 
     @field_validator("grpc_tls_cert", "grpc_tls_key", "grpc_tls_client_ca")
@@ -120,7 +158,21 @@ class Settings(BaseModel):
     @property
     def algorithms(self) -> tuple[str, ...]:
         """The permitted signature algorithms of tokens."""
-        return tuple(name.strip() for name in self.jwt_algorithms.split(",") if name.strip())
+        return _listed(self.jwt_algorithms)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What a run may ask for, the default first."""
+        return tuple(dict.fromkeys((self.model, *_listed(self.offered_models))))
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _is_model(name: str) -> bool:
+    provider, _, model = name.partition(":")
+    return name == "offline" or bool(provider.strip() and model.strip())
 
 
 def load_settings(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:

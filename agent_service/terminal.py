@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -66,6 +66,11 @@ class Client:
         """Yield a run's events after the cursor, then live, to the end, each once."""
         return self._follow(lambda: self._watch(run_id, after_seq), after_seq)
 
+    async def catalogue(self) -> agent_pb2.ListAgentsResponse:
+        """Return the agents and tools of the service."""
+        stub = agent_pb2_grpc.AgentServiceStub(self.channel)
+        return await stub.ListAgents(agent_pb2.ListAgentsRequest(), metadata=self._metadata())
+
     async def _follow(self, begin: Callable[[], EventCall], last_seq: int) -> AsyncIterator[agent_pb2.AgentEvent]:
         run_id, failures = "", 0
         while True:
@@ -100,6 +105,17 @@ class Client:
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self.token}"),)
+
+
+def catalogue_lines(catalogue: agent_pb2.ListAgentsResponse) -> Iterator[str]:
+    """Yield what to print of the agents and tools of a service."""
+    for agent in catalogue.agents:
+        yield f"{agent.name}: {agent.description}"
+        yield f"  tools: {', '.join(agent.tool_names) or 'none'}"
+    for tool in catalogue.tools:
+        effect = agent_pb2.ToolEffect.Name(tool.effect).removeprefix("TOOL_EFFECT_").lower()
+        scopes = f", needs {' '.join(tool.scopes)}" if tool.scopes else ""
+        yield f"{tool.name} ({effect}, {tool.timeout_ms / 1000:g} s{scopes}): {tool.description.partition('. ')[0]}"
 
 
 class Screen:

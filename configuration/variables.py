@@ -10,7 +10,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 PREFIX: Final = "APEX_"
-"""Of every variable."""
+"""Of every variable of ours."""
+
+PROVIDERS: Final = ("openai_", "anthropic_")
+"""Fields that begin so are variables of the providers' own, which their other programs read, too."""
+
+HIDDEN: Final = ("secret", "api_key", "mcp_servers")
+"""Fields whose names hold one of these are never shown."""
 
 Conflict: TypeAlias = tuple[Collection[str], str]
 """What is wrong between fields that are fine one by one: their names, and the words for a person."""
@@ -29,8 +35,8 @@ class SettingsError(Exception):
 
 
 def variable(field: str) -> str:
-    """Return the variable of a field: `http_address` → `APEX_HTTP_ADDRESS`."""
-    return f"{PREFIX}{field.upper()}"
+    """Return the variable of a field: `http_address` → `APEX_HTTP_ADDRESS`, `openai_api_key` → `OPENAI_API_KEY`."""
+    return field.upper() if field.startswith(PROVIDERS) else f"{PREFIX}{field.upper()}"
 
 
 def variables_of(environ: Mapping[str, str], env_file: Path | None) -> Mapping[str, str]:
@@ -81,7 +87,7 @@ def _problem(item: ErrorDetails) -> str:
 
 def _shown(field: str, value: str) -> str:
     """Return a value as it may be shown: secrets and passwords hidden."""
-    if "secret" in field:
+    if any(part in field for part in HIDDEN):
         return "(hidden)"
     if "://" not in value:
         return repr(value)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from storage.records import (
     Accepted,
@@ -29,6 +29,9 @@ from storage.records import (
     StoredEvent,
     ThreadRecord,
 )
+
+MAX_CACHED_BYTES: Final = 1024 * 1024
+"""Of one value in a `Cache`."""
 
 
 class EventLog(Protocol):
@@ -306,6 +309,25 @@ class ActionPlans(Protocol):
 
         None, and nothing is saved, when the plan is no longer at `version`. Raises `RecordNotFoundError`.
         """
+        ...
+
+
+class Cache(Protocol):
+    """Small values for a while, which anybody may lose at any time: it never raises, it merely does not have them."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the value, None when there is none, its time is over, or the cache cannot be asked."""
+        ...
+
+    async def set(self, key: str, value: bytes, *, ttl_s: int) -> None:
+        """Keep a value for at most so many seconds, in place of what the key had.
+
+        A value of more than `MAX_CACHED_BYTES`, or a time of 0, is not kept.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
         ...
 
 

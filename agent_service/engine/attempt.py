@@ -14,9 +14,10 @@ from agent_service.engine.dispatcher import Dispatcher
 from agent_service.engine.emitter import CHECKPOINT_VERSION, RunEmitter
 from agent_service.engine.errors import ApexError, ErrorReason, FencedError, GrammarError, HandoverError
 from agent_service.engine.events import FinalResponse
+from agent_service.engine.history import read_history
 from agent_service.engine.journal import Journal
 from agent_service.engine.limits import ToolLimits
-from agent_service.engine.ports import Clock, EventCodec, HistoryMessage, Ids
+from agent_service.engine.ports import Clock, EventCodec, Ids
 from agent_service.engine.run import RunState
 from agent_service.engine.tool import Tool
 from agent_service.engine.work import Work
@@ -250,20 +251,12 @@ class Attempts:
         return Work(
             run=run,
             command=command,
-            history=await self._history(run),
+            history=await read_history(self.storage, self.codec, run, limit=self.max_history),
             emitter=emitter,
             dispatcher=dispatcher,
             checkpoint=await self._checkpoint(run),
             message_id=emitter.state.message_id or self.ids.new(),
         )
-
-    async def _history(self, run: RunRecord) -> list[HistoryMessage]:
-        if run.position == 1:
-            return []  # nothing comes before a thread's first run
-        messages = await self.storage.threads.history(
-            run.user_id, run.thread_id, before_position=run.position, limit=self.max_history
-        )
-        return [HistoryMessage(message.role, message.content) for message in messages]
 
     async def _checkpoint(self, run: RunRecord) -> bytes | None:
         if run.attempt == 1:

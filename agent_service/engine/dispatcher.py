@@ -28,6 +28,7 @@ from agent_service.engine.events import (
 from agent_service.engine.limits import ToolLimits
 from agent_service.engine.ports import Clock, Ids, ToolCall, ToolOutcome
 from agent_service.engine.redaction import redact
+from agent_service.engine.run import ToolCallState
 from agent_service.engine.tool import Tool, ToolContext, ToolError, ToolOutput, ToolRecord
 from storage.interfaces import Files
 from storage.records import RunRecord
@@ -43,6 +44,9 @@ MAX_TEXT_CHARACTERS: Final = 2_000
 
 MAX_ID_CHARACTERS: Final = 64
 """Of a tool call's id in an event."""
+
+LEFT_OPEN: Final = "The step ended while this ran: it is not known whether it took effect. It was not repeated."
+"""How an unsafe call ends that was cut off together with its step."""
 
 CANCEL_GRACE_MS: Final = 300
 """A tool that is told to stop has this long before it is left behind."""
@@ -80,6 +84,7 @@ class Dispatcher:
         self._clock = clock
         self._ids = ids
         self._taken_ids: set[str] = set()
+        self._repeatable_ids: list[str] = []
         self._logger = structlog.get_logger("apex.dispatcher")
 
     async def call(self, agent_name: str, step_id: str, call: ToolCall, permitted: frozenset[str]) -> ToolOutcome:
@@ -110,17 +115,61 @@ class Dispatcher:
     def _take_id(self, wanted: str, call: ToolCall) -> str:
         """Return the id of this call, which no other call of this attempt has: some providers repeat theirs.
 
-        An id from before a crash is taken again for the same tool and arguments only.
+        An id from before a crash, or from before the step began again, is taken again for the same tool and arguments
+        only.
         """
         shown, count = _shown(call.args), 1
-        while True:
-            tool_call_id = _bounded_id(wanted if count == 1 else f"{wanted}~{count}")
-            known = self._emitter.state.tools.get(tool_call_id)
-            same = known is None or (known.executing.tool_name, known.executing.tool_args) == (call.tool_name, shown)
-            if same and tool_call_id not in self._taken_ids:
-                self._taken_ids.add(tool_call_id)
-                return tool_call_id
+        again = [tool_call_id for tool_call_id in self._repeatable_ids if self._is_same(tool_call_id, call, shown)]
+        tool_call_id = _bounded_id(wanted)
+        if again and tool_call_id not in again:
+            tool_call_id = again[0]
+        while tool_call_id in self._taken_ids or not self._is_same(tool_call_id, call, shown):
             count += 1
+            tool_call_id = _bounded_id(f"{wanted}~{count}")
+        self._taken_ids.add(tool_call_id)
+        if tool_call_id in again:
+            self._repeatable_ids.remove(tool_call_id)
+        return tool_call_id
+
+    def _is_same(self, tool_call_id: str, call: ToolCall, shown: JsonObject) -> bool:
+        """Return whether this id is free, or stands for a call of the same tool with the same arguments."""
+        known = self._emitter.state.tools.get(tool_call_id)
+        return known is None or (known.executing.tool_name, known.executing.tool_args) == (call.tool_name, shown)
+
+    async def restart(self, agent_name: str, *, afresh: bool) -> None:
+        """Let an agent's step begin again, from its saved state or `afresh`, without any call being made twice.
+
+        A call that is repeated gets the outcome that it had: by its id, and in a step that begins afresh by its tool
+        and arguments. An unsafe call that is still open ends as OUTCOME_UNKNOWN.
+        """
+        await self._end_calls(agent_name, frozenset({Effect.UNSAFE}))
+        for tool_call_id, call in self._emitter.state.tools.items():
+            if call.agent_name != agent_name:
+                continue
+            if afresh and not _may_stand(call):
+                self._taken_ids.add(tool_call_id)
+                continue
+            self._taken_ids.discard(tool_call_id)
+            if afresh and tool_call_id not in self._repeatable_ids:
+                self._repeatable_ids.append(tool_call_id)
+
+    async def close(self, agent_name: str) -> None:
+        """End the calls of an agent that nobody waits for any more."""
+        await self._end_calls(agent_name, frozenset(Effect))
+
+    async def _end_calls(self, agent_name: str, effects: frozenset[Effect]) -> None:
+        for call in self._emitter.state.open_tools:
+            executing = call.executing
+            if call.agent_name == agent_name and executing.effect in effects:
+                unsafe = executing.effect is Effect.UNSAFE
+                status = ToolStatus.OUTCOME_UNKNOWN if unsafe else ToolStatus.CANCELLED
+                completed = ToolCompleted(
+                    executing.tool_call_id,
+                    executing.tool_name,
+                    status,
+                    error=LEFT_OPEN if unsafe else "The step ended before this did.",
+                )
+                await self._emitter.emit(agent_name, completed)
 
     async def _announce(self, agent_name: str, tool_call_id: str, call: ToolCall, tool: Tool[BaseModel] | None) -> None:
         if not self._emitter.state.has_thought:
@@ -253,6 +302,13 @@ class Dispatcher:
             for call in self._emitter.state.tools.values()
             if call.completed is not None and call.completed.status is ToolStatus.SUCCESS
         ]
+
+
+def _may_stand(call: ToolCallState) -> bool:
+    """Return whether the outcome of a call, if there is one, is one to go on with when the call is made again."""
+    if call.completed is None or call.executing.effect is Effect.UNSAFE:
+        return True
+    return call.completed.status is ToolStatus.SUCCESS
 
 
 def _bounded_id(tool_call_id: str) -> str:

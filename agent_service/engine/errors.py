@@ -68,6 +68,34 @@ class ApexError(Exception):
         self.recovery_suggestions = recovery_suggestions
 
 
+class Remedy(StrEnum):
+    """What may help after a language model failed."""
+
+    AGAIN = "again"
+    OTHER_MODEL = "other model"
+    NONE = "none"
+
+
+class ModelError(ApexError):
+    """MODEL_UNAVAILABLE, and whether to ask again, to ask another model only, or nobody."""
+
+    def __init__(
+        self,
+        message: str,
+        remedy: Remedy,
+        *,
+        retry_after_ms: int | None = None,
+        recovery_suggestions: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(
+            ErrorReason.MODEL_UNAVAILABLE,
+            message,
+            retry_after_ms=retry_after_ms,
+            recovery_suggestions=recovery_suggestions,
+        )
+        self.remedy = remedy
+
+
 class FencedError(Exception):
     """Another worker has claimed the run: whoever gets this stops and writes nothing more, anywhere."""
 

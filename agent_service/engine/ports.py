@@ -55,16 +55,28 @@ class EventCodec(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierResult:
+    """A tool call of an earlier run that ended well, by reference: what it found stands in the log of that run."""
+
+    tool_call_id: str
+    tool_name: str
+    summary: str
+    artifact_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryMessage:
-    """An earlier message of the thread."""
+    """An earlier message of the thread, and the run that it belongs to. An answer names what it was made from."""
 
     role: MessageRole
     content: str
+    run_id: str = ""
+    results: Sequence[EarlierResult] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What an earlier step of this run found: its typed output as JSON, or `{"text": …}`.
+    """What an earlier step of this run found: its typed output as JSON, `{"text": …}`, or `{"failed": why}`.
 
     `evidence` are the step's tool calls that ended well: where its numbers come from.
     """
@@ -160,4 +172,8 @@ class AgentLoop(Protocol):
 
     async def run(self, step: Step, sink: StepSink) -> StepResult:
         """Work until the model has answered. Raises `ApexError(MODEL_UNAVAILABLE)`; cancellation passes through."""
+        ...
+
+    def fallbacks(self, model: str = "") -> tuple[str, ...]:
+        """Return the models to go on with, in this order, when this one (empty: the default) is down."""
         ...

@@ -1,6 +1,7 @@
 """The agents and tools of this process, by name: made once at start, checked as a whole."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -10,6 +11,17 @@ from agent_service.engine.agent import Agent
 from agent_service.engine.tool import Tool
 
 NamedT = TypeVar("NamedT", Agent, Tool[BaseModel])
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something of others that is not in the registry, so that the service can start without it.
+
+    `source` says what it is and whose; `reason` is for operators.
+    """
+
+    source: str
+    reason: str
 
 
 class RegistryError(Exception):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent_service.engine.budget import Budget
-from agent_service.engine.checkpoint import RunProgress
+from agent_service.engine.checkpoint import LoopState, RunProgress
 from agent_service.engine.events import AgentProgress, AgentThinking, JsonObject, PartialResult, ProgressStage, Usage
 from agent_service.engine.ports import ToolCall, ToolOutcome
 from agent_service.engine.run import MAX_PIECE_CHARACTERS
@@ -22,7 +22,7 @@ CUT_NOTICE: Final = "\n\n*The answer was cut here: it is longer than 400 KiB.*"
 
 @dataclass(frozen=True, slots=True)
 class StepPlace:
-    """Which step this is. `step_id` prefixes the ids of its tool calls. Step 0 is triage, before there is a plan."""
+    """Which step this is, of `total`. Step 0 is triage, before there is a plan. `step_id` prefixes its calls' ids."""
 
     agent_name: str
     number: int
@@ -35,16 +35,27 @@ class StepPlace:
 
 
 class RunStepSink:
-    """Implements `ports.StepSink` over the run's emitter and dispatcher. Nothing is held back to be batched."""
+    """Implements `ports.StepSink` over the run's emitter and dispatcher, for one try of a step with one model.
+
+    Nothing is held back to be batched.
+    """
 
     def __init__(
-        self, work: Work, place: StepPlace, permitted: frozenset[str], progress: RunProgress, budget: Budget
+        self,
+        work: Work,
+        place: StepPlace,
+        permitted: frozenset[str],
+        progress: RunProgress,
+        budget: Budget,
+        *,
+        model: str,
     ) -> None:
         self._work = work
         self._place = place
         self._permitted = permitted
         self._progress = progress
         self._budget = budget
+        self._model = model
         self._answer_bytes = 0
         self._cut = False
 
@@ -84,7 +95,7 @@ class RunStepSink:
         return outcome
 
     def save(self, state: bytes) -> None:
-        self._progress.loop_state = state
+        self._progress.loops[self._place.number] = LoopState(self._model, state)
         self._work.emitter.save_checkpoint(self._progress.encode(self._budget.spent))
 
     async def before_model_request(self) -> None:

@@ -1,42 +1,74 @@
-"""The chat orchestrator: understand the request, decide who works on it, run them, answer."""
+"""The chat orchestrator: understand the request, decide who works on it, run them, answer whatever happens."""
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
+from agent_service.engine.answer_cache import AnswerCache
 from agent_service.engine.budget import Budget
-from agent_service.engine.checkpoint import Plan, RunProgress, decode
+from agent_service.engine.checkpoint import EarlierAnswer, Plan, RunProgress, decode
+from agent_service.engine.circuits import Circuits
 from agent_service.engine.errors import ApexError, ErrorReason
 from agent_service.engine.events import (
     AgentHandoff,
     AgentProgress,
-    AgentThinking,
+    AnswerSource,
     Body,
     FinalResponse,
-    JsonObject,
     PartialResult,
-    PlannedStep,
     ProgressStage,
-    Usage,
 )
-from agent_service.engine.intents import SPECIALTIES, TRIAGE, Triage, is_confident, route
-from agent_service.engine.pipeline import Pipeline
+from agent_service.engine.intents import TRIAGE
+from agent_service.engine.pipeline import Means, Pipeline
+from agent_service.engine.planning import Planner, notes_of
 from agent_service.engine.ports import AgentLoop, Clock
 from agent_service.engine.registry import Registry
+from agent_service.engine.retry import Backoff, Failure
 from agent_service.engine.run import SUPERVISOR
+from agent_service.engine.stages import writer
 from agent_service.engine.step import StepPlace
 from agent_service.engine.work import Work
 
-QUESTION: Final = "I am not sure what you need: what your AI costs, how fast it is, or what another model would cost?"
-"""Asked when triage is unsure and has no question of its own."""
+DEFAULT_RUN_TIMEOUT_MS: Final = 240_000
+"""Of a run, where nothing else is said."""
 
 
+def _nobody(_agent_name: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(kw_only=True, slots=True)
 class Supervisor:
-    """Runs a claimed run up to its final response. The registry must hold `triage` and `supervisor`."""
+    """Runs a claimed run up to its final response. The registry must hold `triage` and `supervisor`.
 
-    def __init__(self, *, registry: Registry, loop: AgentLoop, clock: Clock, step_timeout_ms: int) -> None:
-        self._registry = registry
-        self._loop = loop
-        self._clock = clock
-        self._step_timeout_ms = step_timeout_ms
+    `step_timeout_ms` and `run_timeout_ms` bound a step with one model, and a run. `larger_model` is asked where triage
+    is unsure; empty: there is none. `degraded` is told the agent of each step that failed or went on with another
+    model. All runs share the circuits.
+    """
+
+    registry: Registry
+    loop: AgentLoop
+    clock: Clock
+    step_timeout_ms: int
+    run_timeout_ms: int = DEFAULT_RUN_TIMEOUT_MS
+    larger_model: str = ""
+    cache: AnswerCache | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+    degraded: Callable[[str], None] = _nobody
+    _means: Means = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._means = Means(
+            registry=self.registry,
+            loop=self.loop,
+            clock=self.clock,
+            circuits=Circuits(self.clock),
+            backoff=self.backoff,
+            step_timeout_ms=self.step_timeout_ms,
+            run_timeout_ms=self.run_timeout_ms,
+            degraded=self.degraded,
+        )
 
     async def run(self, work: Work) -> FinalResponse:
         """Emit everything between `agent_started` and the answer; return the answer, which the worker commits.
@@ -46,132 +78,136 @@ class Supervisor:
         """
         progress, spent = decode(work.checkpoint)
         work.emitter.add_usage(spent)
-        return await _Conversation(work, progress, self._pipeline(work, progress, spent), self._registry).answer()
-
-    def _pipeline(self, work: Work, progress: RunProgress, spent: Usage) -> Pipeline:
-        return Pipeline(
+        pipeline = Pipeline(work, progress, Budget(work.command.settings.budget_usd, spent), self._means)
+        planner = Planner(
             work,
             progress,
-            Budget(work.command.settings.budget_usd, spent),
-            registry=self._registry,
-            loop=self._loop,
-            clock=self._clock,
-            step_timeout_ms=self._step_timeout_ms,
+            pipeline,
+            agents=self.registry.agents,
+            cache=self.cache,
+            clock=self.clock,
+            larger_model=self.larger_model,
         )
+        plan = progress.plan or await planner.plan()
+        final = await _Answering(work, progress, pipeline, plan, self.registry).answer()
+        if self.cache is not None:
+            await self.cache.keep(work, plan, final)
+        return final
 
 
-class _Conversation:
-    """One run on its way to an answer."""
+class _Answering:
+    """One run with a plan, on its way to an answer."""
 
-    def __init__(self, work: Work, progress: RunProgress, pipeline: Pipeline, registry: Registry) -> None:
+    def __init__(self, work: Work, progress: RunProgress, pipeline: Pipeline, plan: Plan, registry: Registry) -> None:
         self._work = work
         self._progress = progress
         self._pipeline = pipeline
+        self._plan = plan
         self._agents = registry.agents
 
     async def answer(self) -> FinalResponse:
-        plan = self._progress.plan or await self._make_plan()
+        plan, state = self._plan, self._work.emitter.state
+        if plan.answer is not None:
+            return await self._answer_again(plan.answer)
         if plan.question:
             await self._say(PartialResult(self._work.message_id, plan.question))
         else:
-            await self._follow(plan)
-        content = self._work.emitter.state.text
-        if not content.strip():
-            raise ApexError(ErrorReason.MODEL_UNAVAILABLE, "The language model gave no answer. Try again.")
+            await self._follow()
         return FinalResponse(
             message_id=self._work.message_id,
-            content=content,
+            content=state.text,
+            degraded=self._progress.degraded,
             missing_data=tuple(self._progress.missing.values()),
             suggestions=plan.suggestions,
-            artifact_ids=tuple(self._work.emitter.state.artifact_ids),
+            artifact_ids=tuple(state.artifact_ids),
         )
 
-    async def _make_plan(self) -> Plan:
-        """Decide, tell the user, and save the decision with the event that tells it."""
-        named = self._work.command.agent
-        plan = self._plan_from(await self._triage()) if named in {"", SUPERVISOR} else self._plan_for(named)
-        self._progress.decide(plan)
-        self._pipeline.save()
-        steps = tuple(PlannedStep(name, self._agents[name].description) for name in plan.agents)
-        message = " → ".join(self._agents[name].title for name in plan.agents) or "Ask one question first."
-        await self._say(AgentProgress(ProgressStage.PLANNED, message, total_steps=len(steps), planned_steps=steps))
-        return plan
-
-    async def _triage(self) -> Triage:
-        """Run triage, unless it already has, and tell the user what it understood."""
-        if self._progress.triage is None:
-            if self._progress.loop_state is None:
-                await self._say(AgentThinking("I read your request: what it needs, and which data there is."))
-                await self._say(AgentHandoff(SUPERVISOR, TRIAGE, "Understand the request and look at the data."))
-            await self._pipeline.run(StepPlace(TRIAGE, 0, 0), notes=self._notes(None), writes_answer=False)
-        triage = Triage.model_validate(self._progress.triage)
-        if self._progress.told_triage:
-            return triage
-        self._progress.told_triage = True
-        self._pipeline.save()
-        await self._say(
-            AgentProgress(
-                ProgressStage.CLASSIFIED,
-                f"{triage.category.words.capitalize()}: {triage.summary}",
-                intent=triage.category.value,
-                confidence=triage.confidence,
-            )
+    async def _answer_again(self, earlier: EarlierAnswer) -> FinalResponse:
+        """Give an earlier answer, with its files. What of its text is not streamed yet is when it is committed."""
+        for artifact in earlier.artifacts:
+            if artifact.artifact_id not in self._work.emitter.state.artifact_ids:
+                await self._say(artifact)
+        return FinalResponse(
+            message_id=self._work.message_id,
+            content=earlier.content,
+            source=AnswerSource.CACHE,
+            degraded=self._progress.degraded,
+            missing_data=earlier.missing_data,
+            suggestions=earlier.suggestions,
+            artifact_ids=tuple(artifact.artifact_id for artifact in earlier.artifacts),
         )
-        return triage
 
-    def _plan_from(self, triage: Triage) -> Plan:
-        """Return what triage's result leads to: a question below the intent's threshold, else the agents to ask."""
-        suggestions = tuple(triage.suggestions)
-        if not is_confident(triage):
-            return Plan(triage.category.value, triage.summary, (), (), triage.question or QUESTION, suggestions)
-        found = route(triage, frozenset(self._agents))
-        agents = self._ending_in_words(found.agents)
-        return Plan(triage.category.value, triage.summary, agents, found.absent, suggestions=suggestions)
+    async def _follow(self) -> None:
+        """Run the plan's steps that are not finished yet, stage by stage; the last one streams the answer.
 
-    def _plan_for(self, agent_name: str) -> Plan:
-        """Return the plan of a run that names its agent. Raises `ApexError(INVALID_ARGUMENT)` for an unknown one."""
-        if agent_name not in self._agents:
-            known = ", ".join(sorted(self._agents))
-            raise ApexError(ErrorReason.INVALID_ARGUMENT, f"There is no agent {agent_name!r}. There are: {known}.")
-        return Plan("", "You asked for this agent.", self._ending_in_words((agent_name,)))
+        Where it fails, others write the answer from what there is. Raises the error of the last one of them.
+        """
+        *stages, (last,) = self._plan.stages
+        writers = list(dict.fromkeys((last, writer(self._agents), SUPERVISOR)))
+        total = len(self._plan.agents)
+        before, number = TRIAGE if self._progress.triage else SUPERVISOR, 0
+        for stage in stages:
+            places = [StepPlace(name, number + offset, total) for offset, name in enumerate(stage, start=1)]
+            await self._run_stage(before, places)
+            before, number = stage[-1], number + len(stage)
+        failure: Failure | None = None
+        for name in writers:
+            number += 1
+            place = StepPlace(name, number, max(number, total))
+            reason = failure.words if failure else self._plan.reason
+            failure = self._failed_before(place) or await self._run_step(before, place, reason, writes_answer=True)
+            if failure is None:
+                return
+            before = name
+        if failure is not None:
+            raise failure.error
 
-    def _ending_in_words(self, agents: tuple[str, ...]) -> tuple[str, ...]:
-        """Let the supervisor speak where nobody else writes text for people."""
-        writes = bool(agents) and self._agents[agents[-1]].output is None
-        return agents if writes else (*agents, SUPERVISOR)
+    async def _run_stage(self, before: str, places: list[StepPlace]) -> None:
+        """Run the steps of a stage that are not finished, at the same time. What concerns the run stops them all."""
+        left = [place for place in places if place.number not in self._progress.findings]
+        if len(left) == 1:
+            await self._run_step(before, left[0], self._plan.reason, writes_answer=False)
+        if len(left) <= 1:
+            return
+        tasks = [asyncio.create_task(self._run_beside(before, place)) for place in left]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
 
-    async def _follow(self, plan: Plan) -> None:
-        """Run the plan's steps that are not finished yet; the last one streams the answer."""
-        total = len(plan.agents)
-        for number, name in enumerate(plan.agents, start=1):
-            if number <= self._progress.steps_done:
-                continue
-            place = StepPlace(name, number, total)
-            if self._progress.told_steps < number:
-                await self._announce(plan, place)
-            await self._pipeline.run(place, notes=self._notes(plan), writes_answer=number == total)
+    async def _run_beside(self, before: str, place: StepPlace) -> None:
+        """Run a step beside others. That it is done is told at once, so that it stays done if a worker is lost."""
+        if await self._run_step(before, place, self._plan.reason, writes_answer=False) is None:
+            message = f"{self._agents[place.agent_name].title}: done."
+            await self._say(AgentProgress(ProgressStage.STEP, message, place.number, place.total))
 
-    async def _announce(self, plan: Plan, place: StepPlace) -> None:
+    async def _run_step(self, before: str, place: StepPlace, reason: str, *, writes_answer: bool) -> Failure | None:
+        """Announce and run a step; return why it failed, if it did."""
+        if place.number not in self._progress.told_steps:
+            await self._announce(before, place, reason)
+        notes = notes_of(self._agents, self._plan, self._progress)
+        return await self._pipeline.run(place, notes=notes, writes_answer=writes_answer)
+
+    def _failed_before(self, place: StepPlace) -> Failure | None:
+        """Return why a step failed in an earlier attempt at this run."""
+        found = self._progress.findings.get(place.number)
+        if found is None or not isinstance(words := found.output.get("failed"), str):
+            return None
+        return Failure(ApexError(ErrorReason.MODEL_UNAVAILABLE, words), words)
+
+    async def _announce(self, before: str, place: StepPlace, reason: str) -> None:
         """Tell who goes on, and with what."""
-        before = plan.agents[place.number - 2] if place.number > 1 else TRIAGE if self._progress.triage else SUPERVISOR
         if before != place.agent_name:
-            await self._say(AgentHandoff(before, place.agent_name, plan.reason))
+            await self._say(AgentHandoff(before, place.agent_name, reason))
         agent = self._agents[place.agent_name]
-        self._progress.told_steps = place.number
+        self._progress.told_steps.add(place.number)
         self._pipeline.save()
         fraction = (place.number - 1) / place.total
         await self._say(AgentProgress(ProgressStage.STEP, agent.title, place.number, place.total, fraction=fraction))
-
-    def _notes(self, plan: Plan | None) -> JsonObject:
-        """Return what the supervisor tells a step: who can do what, and what nobody here can do."""
-        available = [
-            {"agent": agent.name, "does": agent.description, "tools": list(agent.tools)}
-            for agent in self._agents.values()
-            if agent.name not in {TRIAGE, SUPERVISOR}
-        ]
-        absent = plan.absent if plan else SPECIALTIES.keys() - self._agents.keys()
-        not_available = [{"agent": name, "does": SPECIALTIES.get(name, name)} for name in sorted(absent)]
-        return {"intent": plan.intent if plan else "", "available": available, "not_available": not_available}
 
     async def _say(self, body: Body) -> None:
         await self._work.emitter.emit(SUPERVISOR, body)

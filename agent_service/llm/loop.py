@@ -1,14 +1,15 @@
 """Runs one step of an agent against a language model, through pydantic-ai."""
 
-from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import asynccontextmanager
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterable, Sequence
 from typing import Final
 
 import pydantic_ai
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_ai import Agent as ModelAgent
 from pydantic_ai import RunContext, ToolDefinition, UsageLimits
-from pydantic_ai.exceptions import AgentRunError, ModelHTTPError, UsageLimitExceeded
+from pydantic_ai.exceptions import AgentRunError
 from pydantic_ai.messages import (
     AgentStreamEvent,
     ModelMessage,
@@ -22,25 +23,30 @@ from pydantic_ai.messages import (
     ThinkingPartDelta,
     ToolCallPart,
 )
-from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
-from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema
 
-from agent_service.engine.errors import ApexError, ErrorReason
-from agent_service.engine.events import JsonObject, JsonValue, Usage
+from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.ports import Step, StepResult, StepSink, ToolCall
 from agent_service.engine.tool import Tool
+from agent_service.llm import failures
+from agent_service.llm.metering import MeteredModel
 from agent_service.llm.models import ModelSource
-from agent_service.llm.prices import cost_usd
-from agent_service.llm.transcript import dump_state, history_of, load_state, prompt_of
+from agent_service.llm.offline.model import OfflineModel
+from agent_service.llm.transcript import MAX_EVIDENCE_TOKENS, dump_state, history_of, load_state, prompt_of
 
 MAX_MODEL_REQUESTS: Final = 16
 """Requests to the model in one step, over all attempts."""
 
 MAX_CORRECTIONS: Final = 2
-"""How often a model may correct arguments that are not JSON, an unknown tool, or an invalid output."""
+"""How often a model may correct arguments, an unknown tool, or an invalid output, in one step."""
+
+DEFAULT_STEP_TIMEOUT_MS: Final = 30_000
+"""The time of a step, where the loop is not told another."""
+
+CUT_NOTICE: Final = "\n\n*The answer was cut here: the model has used up its output tokens.*"
 
 MIN_THOUGHT_CHARACTERS: Final = 24
 """A shorter sentence is shown together with the next."""
@@ -49,15 +55,17 @@ SENTENCE_ENDS: Final = (".", "!", "?", "…", ":", "\n")
 
 
 class ModelLoop:
-    """Implements `ports.AgentLoop`."""
+    """Implements `ports.AgentLoop`. `step_timeout_ms` is what a step has in all: no provider is waited for longer."""
 
-    def __init__(self, models: ModelSource) -> None:
+    def __init__(self, models: ModelSource, *, step_timeout_ms: int = DEFAULT_STEP_TIMEOUT_MS) -> None:
         self._models = models
+        self._step_timeout_s = step_timeout_ms / 1000
         # The library greets on stderr at the first run of a process in a terminal.
         pydantic_ai.BANNER_ENABLED = False
 
     async def run(self, step: Step, sink: StepSink) -> StepResult:
-        model = _MeteredModel(self._models.get(step.settings.model), sink)
+        deadline = asyncio.get_running_loop().time() + self._step_timeout_s
+        model = MeteredModel(self._models.get(step.settings.model), sink, deadline)
         earlier = history_of(step.history)
         resumed = load_state(step.resume)
         toolset = _DispatchedTools(step.tools, sink, own_from=len(earlier))
@@ -75,61 +83,37 @@ class ModelLoop:
 
         async def show(_: RunContext[None], events: AsyncIterable[AgentStreamEvent]) -> None:
             response = _ShownResponse(sink, streams=step.writes_answer)
-            async for event in events:
+            async for event in model.readable(events):
                 await response.take(event)
             await response.end()
 
         requests_left = MAX_MODEL_REQUESTS - sum(isinstance(message, ModelResponse) for message in resumed)
         try:
             result = await agent.run(
-                None if resumed else prompt_of(step),
+                None if resumed else prompt_of(step, max_evidence_tokens=_max_evidence_tokens(model.wrapped)),
                 message_history=[*earlier, *resumed],
                 event_stream_handler=show,
                 usage_limits=UsageLimits(request_limit=requests_left),
             )
         except AgentRunError as error:
-            raise _unavailable(error, model.wrapped.model_name) from error
-        return StepResult(result.output)
+            raise failures.of_run(error, model.wrapped.model_name, MAX_MODEL_REQUESTS) from error
+        output = result.output
+        if isinstance(output, str) and model.was_cut:
+            output += CUT_NOTICE
+            if step.writes_answer:
+                await sink.text(CUT_NOTICE)
+        return StepResult(output)
 
-
-class _MeteredModel(WrapperModel):
-    """Asks the budget before each request and reports what it consumed, also when it was cut short."""
-
-    def __init__(self, wrapped: Model, sink: StepSink) -> None:
-        super().__init__(wrapped)
-        self._sink = sink
-
-    async def request(
-        self,
-        messages: list[ModelMessage],
-        model_settings: ModelSettings | None,
-        model_request_parameters: ModelRequestParameters,
-    ) -> ModelResponse:
-        await self._sink.before_model_request()
-        response = await super().request(messages, model_settings, model_request_parameters)
-        self._sink.used(_usage_of(response))
-        return response
-
-    @asynccontextmanager
-    async def request_stream(
-        self,
-        messages: list[ModelMessage],
-        model_settings: ModelSettings | None,
-        model_request_parameters: ModelRequestParameters,
-        run_context: RunContext[None] | None = None,
-    ) -> AsyncGenerator[StreamedResponse]:
-        await self._sink.before_model_request()
-        async with super().request_stream(messages, model_settings, model_request_parameters, run_context) as response:
-            try:
-                yield response
-            finally:
-                self._sink.used(_usage_of(response.get()))
+    def fallbacks(self, model: str = "") -> tuple[str, ...]:
+        """Return the models to go on with, in this order, when this one (empty: the default) is down."""
+        return self._models.fallbacks(model)
 
 
 class _DispatchedTools(AbstractToolset[None]):
     """Our tools as the model sees them. Arguments are checked by the dispatcher, which answers with an outcome.
 
-    `own_from` is where the step's own messages begin: what comes before is the thread's history.
+    `own_from` is where the step's own messages begin: what comes before is the thread's history. A tool whose
+    arguments the model got wrong once more than it may correct them is not offered again in this step.
     """
 
     def __init__(self, tools: tuple[Tool[BaseModel], ...], sink: StepSink, *, own_from: int) -> None:
@@ -143,6 +127,7 @@ class _DispatchedTools(AbstractToolset[None]):
         return "apex"
 
     async def get_tools(self, ctx: RunContext[None]) -> dict[str, ToolsetTool[None]]:
+        wrong = _wrong_calls(ctx.messages[self._own_from :], self._tools)
         return {
             tool.name: ToolsetTool(
                 toolset=self,
@@ -155,6 +140,7 @@ class _DispatchedTools(AbstractToolset[None]):
                 args_validator=SchemaValidator(core_schema.dict_schema(core_schema.str_schema())),
             )
             for tool in self._tools
+            if wrong[tool.name] <= MAX_CORRECTIONS
         }
 
     async def call_tool(
@@ -230,6 +216,25 @@ class _ShownResponse:
         await self._sink.thought(thought)
 
 
+def _wrong_calls(messages: Sequence[ModelMessage], tools: Sequence[Tool[BaseModel]]) -> Counter[str]:
+    """Count the calls whose arguments do not fit, by tool: from the messages, so that a new worker counts on."""
+    by_name = {tool.name: tool for tool in tools}
+    wrong: Counter[str] = Counter()
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, ToolCallPart) and part.tool_name in by_name:
+                try:
+                    by_name[part.tool_name].args.model_validate(part.args_as_dict())
+                except (ValidationError, ValueError, AssertionError):
+                    wrong[part.tool_name] += 1
+    return wrong
+
+
+def _max_evidence_tokens(model: Model) -> int | None:
+    """Return how much of earlier results a model reads: the offline model reads all, for it computes from them."""
+    return None if isinstance(model, OfflineModel) else MAX_EVIDENCE_TOKENS
+
+
 def _model_settings(step: Step) -> ModelSettings:
     settings = ModelSettings()
     if step.settings.temperature is not None:
@@ -237,29 +242,3 @@ def _model_settings(step: Step) -> ModelSettings:
     if step.settings.max_output_tokens is not None:
         settings["max_tokens"] = step.settings.max_output_tokens
     return settings
-
-
-def _usage_of(response: ModelResponse) -> Usage:
-    used = response.usage
-    return Usage(
-        input_tokens=used.input_tokens,
-        output_tokens=used.output_tokens,
-        cached_tokens=used.cache_read_tokens,
-        model_requests=1,
-        cost_usd=cost_usd(response) or 0.0,  # a budget is refused for a model without a price
-    )
-
-
-def _unavailable(error: AgentRunError, model_name: str) -> ApexError:
-    """Return the error for the user. A provider's own words stay in the log: they may quote the request."""
-    if isinstance(error, UsageLimitExceeded):
-        what = f"The language model {model_name!r} did not come to an answer within {MAX_MODEL_REQUESTS} requests."
-    elif isinstance(error, ModelHTTPError):
-        what = f"The language model {model_name!r} could not answer (HTTP {error.status_code})."
-    else:
-        what = f"The language model {model_name!r} could not answer ({type(error).__name__})."
-    return ApexError(
-        ErrorReason.MODEL_UNAVAILABLE,
-        what,
-        recovery_suggestions=("Try again in a moment.", "Choose another model in the settings of the request."),
-    )

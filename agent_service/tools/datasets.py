@@ -115,6 +115,11 @@ def dataset_of(record: FileRecord) -> Dataset:
     return Dataset(record.file_id, record.name, kind, record.size_bytes, record.create_time, generated=generated)
 
 
+def is_data(record: FileRecord) -> bool:
+    """Return whether answers may be computed from a file: whatever people bring, and datasets that runs make."""
+    return record.run_id is None or bool(format_of(record.name, record.media_type))
+
+
 async def list_files(files: Files, user_id: str) -> list[FileRecord]:
     """Return the user's files, newest first, at most `MAX_FILES`."""
     found: list[FileRecord] = []

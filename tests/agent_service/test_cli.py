@@ -16,6 +16,7 @@ from google.protobuf import json_format
 
 from generated.apex.agent.v1 import agent_pb2 as pb
 from generated.apex.agent.v1.agent_pb2_grpc import AgentServiceStub
+from tests.support.clumsy_service_main import HANG
 from tests.support.commands import APEX, Finished, run_apex, run_command, run_on_terminal, run_service
 from tests.support.deployment import SECRET, Deployment
 from tests.support.postgres import PostgresServer, fresh_database
@@ -35,6 +36,17 @@ def apex(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     deployment.service.terminate()
 
 
+@pytest.fixture(scope="module")
+def clumsy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A service whose model may not answer at all."""
+    folder = tmp_path_factory.mktemp("clumsy")
+    deployment = Deployment(folder, service_module="tests.support.clumsy_service_main")
+    deployment.start_service()
+    yield deployment
+    assert deployment.service is not None
+    deployment.service.terminate()
+
+
 def test_what_the_service_writes_is_for_its_owner_only(apex: Deployment) -> None:
     written = [path for path in apex.data_dir.rglob("*") if path.is_file()]
     assert any(path.suffix == ".db" for path in written)
@@ -44,6 +56,16 @@ def test_what_the_service_writes_is_for_its_owner_only(apex: Deployment) -> None
 def ask(apex: Deployment, user: str, *arguments: str) -> Finished:
     """Run a command of the terminal client as a user."""
     return run_apex(*arguments, APEX_AGENT_TARGET=apex.grpc_target, APEX_TOKEN=apex.token(user))
+
+
+def test_the_agents_and_tools_are_listed(apex: Deployment) -> None:
+    told = ask(apex, "ann", "agents")
+    assert told.code == 0
+    lines = told.out.splitlines()
+    assert any(line.startswith("data: Measures") for line in lines)
+    assert any(line.startswith("usage_summary (read_only, ") for line in lines)
+    catalogue = json_format.Parse(ask(apex, "ann", "agents", "--json").out, pb.ListAgentsResponse())
+    assert {agent.name for agent in catalogue.agents} >= {"supervisor", "triage", "data"}
 
 
 def asking(apex: Deployment, user: str, output_file: Path, *arguments: str) -> ChildProcess:
@@ -176,12 +198,12 @@ def test_replay_shows_the_same_run_again(apex: Deployment) -> None:
     assert "the cursor says 999" in beyond.err
 
 
-def test_replay_of_a_failed_run_says_why_and_fails(apex: Deployment) -> None:
-    run = pb.RunAgentRequest(content=SLOW_SQL, agent="data", settings=pb.RunSettings(timeout_ms=1_000))
-    with grpc.insecure_channel(apex.grpc_target) as channel:
-        metadata = (("authorization", f"Bearer {apex.token('late')}"),)
+def test_replay_of_a_failed_run_says_why_and_fails(clumsy: Deployment) -> None:
+    run = pb.RunAgentRequest(content=HANG, agent="clumsy", settings=pb.RunSettings(timeout_ms=1_000))
+    with grpc.insecure_channel(clumsy.grpc_target) as channel:
+        metadata = (("authorization", f"Bearer {clumsy.token('late')}"),)
         run_id = AgentServiceStub(channel).StartRun(pb.StartRunRequest(run=run), metadata=metadata).run_id
-    done = ask(apex, "late", "replay", run_id)
+    done = ask(clumsy, "late", "replay", run_id)
     assert (done.code, done.out) == (1, "")
     marks = [line[0] for line in done.err.splitlines()]
     assert "✗" in marks, done.err

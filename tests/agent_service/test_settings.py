@@ -1,5 +1,6 @@
 """The service's settings: every variable, its default, its edges, and what a person is told about a wrong one."""
 
+import json
 import stat
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +9,10 @@ from typing import Final
 
 import pytest
 
+from agent_service.mcp_servers import MAX_SERVERS
 from agent_service.settings import Settings, development_secret, load_settings
 from configuration.environment import Environment
-from configuration.variables import PREFIX, SettingsError
+from configuration.variables import SettingsError, variable
 
 SECRET: Final = "s" * 32
 PRODUCTION: Final = {"APEX_ENVIRONMENT": "production", "APEX_JWT_SECRET": SECRET}
@@ -33,6 +35,7 @@ DEFAULTS: Final = {
     "ENVIRONMENT": Environment.DEVELOPMENT,
     "DATA_DIR": Path("var"),
     "DATABASE_URL": "",
+    "REDIS_URL": "",
     "GRPC_ADDRESS": "127.0.0.1:50051",
     "GRPC_TLS_CERT": None,
     "GRPC_TLS_KEY": None,
@@ -46,6 +49,14 @@ DEFAULTS: Final = {
     "MODEL": "offline",
     "POLICY_WEBHOOK_URL": "",
     "POLICY_WEBHOOK_SECRET": None,
+    "FALLBACK_MODEL": "",
+    "LARGER_MODEL": "",
+    "OFFERED_MODELS": "",
+    "OPENAI_BASE_URL": "",
+    "OPENAI_API_KEY": None,
+    "ANTHROPIC_BASE_URL": "",
+    "ANTHROPIC_API_KEY": None,
+    "MCP_SERVERS": {},
     "MAX_MESSAGES_PER_MINUTE": 0,
     "MAX_CONNECTIONS_PER_USER": 3,
     "MAX_UPLOAD_BYTES": 64 * 1024 * 1024,
@@ -63,7 +74,7 @@ def test_the_defaults_are_the_contracts() -> None:
 
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:
-    assert load_settings({f"{PREFIX}{name}": "" for name in DEFAULTS}) == Settings.model_validate({})
+    assert load_settings({variable(name.lower()): "" for name in DEFAULTS}) == Settings.model_validate({})
 
 
 def test_variables_of_others_are_ignored() -> None:
@@ -157,6 +168,25 @@ def test_the_database_is_embedded_unless_it_is_a_server(url: str, *, embedded: b
     assert load_settings({"APEX_DATABASE_URL": url}).is_embedded is embedded
 
 
+@pytest.mark.parametrize(
+    "url", ["", "redis://127.0.0.1:6379/0", "rediss://:hush@redis.example:6380", "unix:///run/redis.sock"]
+)
+def test_an_address_of_redis_is_taken_as_it_is(url: str) -> None:
+    assert load_settings({"APEX_REDIS_URL": url}).redis_url == url
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:6379", "http://127.0.0.1:6379", "redis://", "unix://"])
+def test_what_is_no_address_of_redis_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="must be a URL such as redis://"):
+        load_settings({"APEX_REDIS_URL": url})
+
+
+def test_the_password_of_redis_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({"APEX_REDIS_URL": "redis://apex:hush@redis.example:port/0"})
+    assert "hush" not in str(refused.value)
+
+
 @pytest.mark.parametrize("url", ["postgres://localhost/apex", "mysql://localhost", "apex.db"])
 def test_another_kind_of_database_is_refused(url: str) -> None:
     text = "must begin with postgresql+asyncpg:// or sqlite+aiosqlite://"
@@ -168,6 +198,72 @@ def test_a_model_is_offline_or_a_providers(model: str) -> None:
     text = "must be 'offline' or 'provider:name', for example openai:gpt-4o"
     assert problems({"APEX_MODEL": model}) == (f"APEX_MODEL={model!r}: {text}",)
     assert load_settings({"APEX_MODEL": "openai:gpt-4o"}).model == "openai:gpt-4o"
+
+
+@pytest.mark.parametrize("name", ["FALLBACK_MODEL", "LARGER_MODEL"])
+def test_the_other_models_are_named_likewise(name: str) -> None:
+    assert problems({f"APEX_{name}": "anthropic:claude-sonnet-4-6"}) == ()
+    assert problems({f"APEX_{name}": "gpt-4o"})[0].startswith(f"APEX_{name}='gpt-4o': must be 'offline'")
+
+
+def test_what_a_run_may_ask_for_begins_with_the_default() -> None:
+    environ = {"APEX_MODEL": "openai:gpt-4o", "APEX_OFFERED_MODELS": " offline, openai:gpt-4o ,anthropic:x,"}
+    assert load_settings(environ).model_names == ("openai:gpt-4o", "offline", "anthropic:x")
+    assert load_settings({}).model_names == ("offline",)
+    assert problems({"APEX_OFFERED_MODELS": "offline,gpt-4o"})[0].endswith("separated by commas")
+
+
+def test_the_providers_variables_have_their_own_names_and_a_key_is_never_shown() -> None:
+    environ = {"OPENAI_API_KEY": "sk-1", "OPENAI_BASE_URL": "http://127.0.0.1:11434/v1", "ANTHROPIC_API_KEY": "sk-2"}
+    settings = load_settings(environ)
+    assert settings.openai_api_key is not None
+    assert settings.openai_api_key.get_secret_value() == "sk-1"
+    assert "sk-1" not in repr(settings)
+    (problem,) = problems({"ANTHROPIC_BASE_URL": "127.0.0.1"})
+    assert problem == "ANTHROPIC_BASE_URL='127.0.0.1': must be a URL such as http://127.0.0.1:11434/v1"
+
+
+# ---- MCP servers ----
+
+FILES: Final = '{"files": {"command": "files-server", "args": ["/data"], "env": {"TOKEN": "sk-3"}}}'
+
+
+def test_mcp_servers_stand_in_the_variable_or_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "servers.json"
+    file.write_text(FILES)
+    for value in (FILES, str(file)):
+        (server,) = load_settings({"APEX_MCP_SERVERS": value}).mcp_servers.values()
+        assert (server.command, server.args, server.agents) == ("files-server", ("/data",), ("data",))
+        assert "sk-3" not in repr(server)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("nowhere.json", "or the path of a file"),
+        ('{"token": "sk-4"', "must be JSON such as"),
+        ('{"Files": {"command": "x"}}', "the name 'Files' must be"),
+        ('{"a__b": {"command": "x"}}', "the name 'a__b' must be"),
+        ('{"a": {}}', "a: needs either command or url"),
+        ('{"a": {"command": "x", "url": "http://x"}}', "a: needs either command or url"),
+        ('{"a": {"url": "ftp://x"}}', "a.url: must begin with http"),
+        ('{"a": {"command": "x", "secret_token": "sk-4"}}', "a.secret_token: Extra inputs"),
+        ('{"a": {"command": "x", "effects": {"t": "harmless"}}}', "a.effects.t: must be"),
+        ('{"a": {"command": "x", "timeout_s": 601}}', "a.timeout_s: must be less"),
+    ],
+    ids=["no-file", "no-json", "name", "separator", "no-way", "two-ways", "scheme", "unknown", "effect", "timeout"],
+)
+def test_a_wrong_mcp_server_is_told_without_its_secrets(value: str, told: str) -> None:
+    (problem,) = problems({"APEX_MCP_SERVERS": value})
+    assert problem.startswith("APEX_MCP_SERVERS=(hidden): ")
+    assert told in problem
+    assert "sk-4" not in problem
+
+
+def test_there_may_be_32_mcp_servers() -> None:
+    for count in (MAX_SERVERS, MAX_SERVERS + 1):
+        value = json.dumps({f"s{number}": {"command": "x"} for number in range(count)})
+        assert bool(problems({"APEX_MCP_SERVERS": value})) is (count > MAX_SERVERS)
 
 
 def test_tls_needs_files_that_exist_and_belong_together(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from generated.apex.agent.v1 import agent_pb2, agent_pb2_grpc
 from tests.support.bridge_server import Frame, SocketClient
-from tests.support.clumsy_service_main import SILENT
+from tests.support.clumsy_service_main import HANG, SILENT
 from tests.support.deployment import SECRET, Deployment, OpenSocket
 from tests.support.grammar import check_frames
 from tests.support.scripted_service_main import SOCKET_NAME, script
@@ -218,10 +218,26 @@ async def test_stop_ends_a_running_tool_at_once(apex: Deployment) -> None:
     assert trace(events)[-2:] == ["query_dataset cancelled", "completed cancelled"]
 
 
-async def test_a_failure_is_an_event_with_advice(apex: Deployment) -> None:
-    async with ready(apex, "failing") as socket:
+async def test_a_step_that_takes_too_long_leaves_time_for_an_answer(apex: Deployment) -> None:
+    async with ready(apex, "hasty") as socket:
         events = await ask(socket, SLOW_SQL, "start_agent", agent="data", settings={"timeout_ms": 1_000})
-    assert trace(events)[-2:] == ["query_dataset cancelled", "failed DEADLINE_EXCEEDED"]
+    lines = trace(events)
+    end = lines.index("query_dataset cancelled")
+    assert lines[end : end + 4] == [
+        "query_dataset cancelled",
+        "supervisor degraded",
+        "data → supervisor",
+        "supervisor step",
+    ]
+    assert lines[-3:] == SUCCESS
+    assert events[-2]["payload"]["degraded"]
+    assert "did not finish" in events[-2]["payload"]["content"]
+
+
+async def test_a_failure_is_an_event_with_advice(clumsy: Deployment) -> None:
+    async with ready(clumsy, "failing") as socket:
+        events = await ask(socket, HANG, "start_agent", agent="clumsy", settings={"timeout_ms": 1_000})
+    assert trace(events)[-1] == "failed DEADLINE_EXCEEDED"
     assert events[-1]["payload"]["error_id"]
     assert events[-1]["payload"]["retryable"]
     assert events[-1]["payload"]["recovery_suggestions"]

@@ -11,7 +11,7 @@ from tests.mutation.ownership_table import ownership_mutants
 from tests.mutation.run_table import RUN_MUTANTS
 
 SAMPLE: Final = (
-    "agent_service/engine/supervisor.py::_Conversation._announce AgentHandoff deleted",
+    "agent_service/engine/supervisor.py::_Answering._announce AgentHandoff deleted",
     "SQLite appends without looking at the epoch",
     "a watch looks at the run before it subscribes",
     "SQLite accepts a key again",

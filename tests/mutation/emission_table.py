@@ -19,6 +19,7 @@ SILENT: Final = f"{SUITE}::test_a_tool_is_never_the_first_that_is_seen"
 REWRITTEN: Final = f"{SUITE}::test_an_answer_that_differs_from_its_stream_is_streamed_anew"
 APPROVAL: Final = f"{SUITE}::test_stop_resolves_a_waiting_approval"
 TAKEN_UP: Final = f"{ENGINE}/test_recovery.py::test_a_run_is_taken_up_where_a_crash_left_it"
+PIPELINE: Final = f"{ENGINE}/test_pipeline.py"
 SCENARIO: Final = f"{ENGINE}/test_run_scenarios.py::test_scenario"
 LOOP: Final = "tests/agent_service/llm/test_loop.py"
 THREADS: Final = f"{ENGINE}/test_runs.py::test_a_thread_is_created_renamed_listed_and_deleted"
@@ -35,6 +36,9 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/dispatcher.py::Dispatcher._announce executing": ANALYSIS,
     "agent_service/engine/dispatcher.py::Dispatcher._announce AgentThinking": SILENT,
     "agent_service/engine/dispatcher.py::Dispatcher._context.progress body": ANALYSIS,
+    "agent_service/engine/dispatcher.py::Dispatcher._end_calls completed": (
+        f"{PIPELINE}::test_a_step_that_is_given_up_leaves_no_call_open"
+    ),
     "agent_service/engine/artifacts.py::CallArtifacts.save body": CLUMSY,
     "agent_service/engine/emitter.py::RunEmitter.emit stored": GREETING,
     "agent_service/engine/emitter.py::RunEmitter.commit body": ANALYSIS,
@@ -55,7 +59,9 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/run.py::RunState.complete completed": GREETING,
     "agent_service/engine/run.py::RunState.cancel _close_all('The run was cancelled.')": STOP,
     "agent_service/engine/run.py::RunState.cancel completed": STOP,
-    "agent_service/engine/run.py::RunState.fail _close_all('The run failed before this ended.')": FAILURE,
+    "agent_service/engine/run.py::RunState.fail _close_all('The run failed before this ended.')": (
+        f"{SCENARIO}[fail_with_open_tool]"
+    ),
     "agent_service/engine/run.py::RunState.fail body": FAILURE,
     "agent_service/engine/run.py::RunState._close_all _close_tools(error)": STOP,
     "agent_service/engine/run.py::RunState._close_all _close_tools(OUTCOME_UNKNOWN)": (
@@ -72,14 +78,27 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/step.py::RunStepSink.thought body": ANALYSIS,
     "agent_service/engine/step.py::RunStepSink.text body": ANALYSIS,
     "agent_service/engine/step.py::RunStepSink.discard_text body": CLUMSY,
-    "agent_service/engine/supervisor.py::_Conversation.answer PartialResult": QUESTION,
-    "agent_service/engine/supervisor.py::_Conversation._make_plan AgentProgress PLANNED": GREETING,
-    "agent_service/engine/supervisor.py::_Conversation._triage AgentThinking": GREETING,
-    "agent_service/engine/supervisor.py::_Conversation._triage AgentHandoff": GREETING,
-    "agent_service/engine/supervisor.py::_Conversation._triage AgentProgress CLASSIFIED": GREETING,
-    "agent_service/engine/supervisor.py::_Conversation._announce AgentHandoff": GREETING,
-    "agent_service/engine/supervisor.py::_Conversation._announce AgentProgress STEP": GREETING,
-    "agent_service/engine/supervisor.py::_Conversation._say body": GREETING,
+    "agent_service/engine/pipeline.py::Pipeline._tell body": (
+        f"{PIPELINE}::test_a_step_that_cannot_be_done_is_left_out_and_the_next_ones_are_told"
+    ),
+    "agent_service/engine/planning.py::Planner.plan AgentProgress PLANNED": GREETING,
+    "agent_service/engine/planning.py::Planner._triage AgentThinking": GREETING,
+    "agent_service/engine/planning.py::Planner._triage AgentHandoff": GREETING,
+    "agent_service/engine/planning.py::Planner._triage AgentProgress CLASSIFIED": GREETING,
+    "agent_service/engine/planning.py::Planner._escalate AgentThinking": (
+        f"{PIPELINE}::test_below_the_threshold_a_larger_model_is_asked_once"
+    ),
+    "agent_service/engine/planning.py::Planner._say body": GREETING,
+    "agent_service/engine/supervisor.py::_Answering.answer PartialResult": QUESTION,
+    "agent_service/engine/supervisor.py::_Answering._answer_again artifact": (
+        f"{ENGINE}/test_answer_cache.py::test_an_answer_with_a_file_is_given_again_only_while_the_file_is_there"
+    ),
+    "agent_service/engine/supervisor.py::_Answering._run_beside AgentProgress STEP": (
+        f"{PIPELINE}::test_a_crash_in_the_middle_of_a_stage_repeats_only_what_was_not_finished"
+    ),
+    "agent_service/engine/supervisor.py::_Answering._announce AgentHandoff": GREETING,
+    "agent_service/engine/supervisor.py::_Answering._announce AgentProgress STEP": GREETING,
+    "agent_service/engine/supervisor.py::_Answering._say body": GREETING,
     "agent_service/engine/threads.py::Threads.create ThreadChange CREATED": THREADS,
     "agent_service/engine/threads.py::Threads.rename ThreadChange UPDATED": THREADS,
     "agent_service/engine/threads.py::Threads.delete ThreadChange DELETED": THREADS,

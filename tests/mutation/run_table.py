@@ -316,4 +316,31 @@ PAIRS: Final = (
 )
 """Two conditions of which each holds what the other one does."""
 
-RUN_MUTANTS: Final = (*IDEMPOTENCY, *ENDING, *HANDOVER, *PAIRS)
+AGAIN: Final = (
+    mutant(
+        Kind.OWNERSHIP,
+        "users share cached answers",
+        f"{ENGINE}/test_answer_cache.py::test_two_users_never_share_an_answer",
+        Edit("agent_service/engine/answer_cache.py", "AnswerCache.key_of", "            work.run.user_id,\n", ""),
+    ),
+    mutant(
+        Kind.IDEMPOTENCY,
+        "a step that begins afresh makes its calls again",
+        f"{ENGINE}/test_pipeline.py::test_a_call_that_ended_is_not_made_again_by_a_retry_nor_by_another_model[unsafe]",
+        Edit(
+            "agent_service/engine/dispatcher.py",
+            "Dispatcher.restart",
+            "if afresh and tool_call_id not in",
+            "if tool_call_id in",
+        ),
+    ),
+    mutant(
+        Kind.IDEMPOTENCY,
+        "an unsafe call that was cut off is made again by a retry",
+        f"{ENGINE}/test_pipeline.py::test_a_call_that_its_step_was_cut_off_in_is_repeated_only_if_that_is_safe",
+        Edit("agent_service/engine/dispatcher.py", "Dispatcher.restart", "frozenset({Effect.UNSAFE})", "frozenset()"),
+    ),
+)
+"""An answer is given again to its user only, and a step begins again without doing anything twice."""
+
+RUN_MUTANTS: Final = (*IDEMPOTENCY, *ENDING, *HANDOVER, *PAIRS, *AGAIN)

@@ -24,6 +24,9 @@ from agent_service.settings import Settings, load_settings
 SILENT: Final = "say nothing first"
 """A message with these words is answered by a tool call at once."""
 
+HANG: Final = "say nothing ever"
+"""A message with these words is never answered, by no agent."""
+
 CLUMSY: Final = Agent("clumsy", "Clumsy", "Writes first and looks later.", "Answer.", ("flood",))
 
 
@@ -40,7 +43,9 @@ FLOOD: Final[Tool[BaseModel]] = Tool("flood", "Return a lot.", NoArguments, Effe
 
 
 async def speak(messages: list[ModelMessage], _info: AgentInfo) -> AsyncIterator[str | dict[int, DeltaToolCall]]:
-    """Write, then call the tool, then write anew."""
+    """Write, then call the tool, then write anew; or say nothing at all."""
+    if HANG in str(messages):
+        await asyncio.Event().wait()
     looked = any(
         isinstance(part, ToolReturnPart)
         for message in messages
@@ -59,6 +64,9 @@ class ClumsyModels:
     """Implements `ModelSource` with the one model."""
 
     names = ("clumsy",)
+
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        return ()
 
     def get(self, name: str = "") -> Model:
         return FunctionModel(stream_function=speak)

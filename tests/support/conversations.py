@@ -1,5 +1,6 @@
 """Whole runs in one process: the real engine, agents, tools and offline model over storage in memory."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,26 +14,31 @@ from agent_service.agents.supervisor import SUPERVISOR
 from agent_service.agents.triage import TRIAGE
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.agent import Agent
+from agent_service.engine.answer_cache import AnswerCache, version_of_files
 from agent_service.engine.attempt import Attempts, Job
 from agent_service.engine.broadcast import Broadcast, Watch
 from agent_service.engine.clock import SystemClock, SystemIds
-from agent_service.engine.commands import RunCommand, RunSettings
+from agent_service.engine.commands import Reference, RunCommand, RunSettings
 from agent_service.engine.context import UserExecutionContext
 from agent_service.engine.events import AgentCompleted, AgentError, Event, FinalResponse, JsonObject, ToolCompleted
 from agent_service.engine.journal import Journal
 from agent_service.engine.limits import ToolLimits
-from agent_service.engine.ports import AgentLoop
+from agent_service.engine.ports import AgentLoop, Clock
 from agent_service.engine.registry import Registry
+from agent_service.engine.retry import Backoff
 from agent_service.engine.runs import Runs
 from agent_service.engine.supervisor import Supervisor
 from agent_service.engine.tool import Tool
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models
 from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
+from agent_service.tools.datasets import is_data
 from agent_service.tools.sandbox import Sandbox, SandboxLimits
+from storage.interfaces import Cache
 from storage.memory import MemoryStorage
 from storage.records import FileRecord, RunRecord, StoredEvent
 from tests.support.grammar import check_run
+from tests.support.loops import no_wait
 
 BodyT = TypeVar("BodyT")
 
@@ -92,16 +98,22 @@ class Told:
 
 @dataclass(slots=True)
 class Bench:
-    """An engine of its own. `agents`, `tools` and `loop` may take the place of the shipped ones."""
+    """An engine of its own. `agents`, `tools` and `loop` may take the shipped ones' place. Retries do not wait."""
 
     agents: Sequence[Agent] = ()
     tools: Sequence[Tool[BaseModel]] = ()
     loop: AgentLoop = field(default_factory=lambda: ModelLoop(Models()))
     step_timeout_ms: int = 30_000
+    run_timeout_ms: int = 240_000
+    larger_model: str = ""
+    cache: Cache | None = None
+    clock: Clock = field(default_factory=SystemClock)
+    degraded: list[str] = field(default_factory=list)
     storage: MemoryStorage = field(init=False)
     registry: Registry = field(init=False)
     journal: Journal = field(init=False)
     broadcast: Broadcast = field(init=False)
+    supervisor: Supervisor = field(init=False)
     _place: Workplace = field(init=False)
     _codec: ProtoCodec = field(default_factory=ProtoCodec)
 
@@ -113,6 +125,18 @@ class Bench:
         self.broadcast = Broadcast(self.storage.events, self.storage.runs)
         self.journal = Journal(self.storage.events, self.broadcast.publish)
         self.journal.start()
+        versions = (version_of_files(self.storage.files, is_data),)
+        self.supervisor = Supervisor(
+            registry=self.registry,
+            loop=self.loop,
+            clock=self.clock,
+            step_timeout_ms=self.step_timeout_ms,
+            run_timeout_ms=self.run_timeout_ms,
+            larger_model=self.larger_model,
+            cache=AnswerCache(self.cache, self.storage.files, self.clock, versions=versions) if self.cache else None,
+            backoff=Backoff(sleep=no_wait),
+            degraded=self.degraded.append,
+        )
         return self
 
     async def __aexit__(
@@ -130,15 +154,44 @@ class Bench:
             return await upload.commit(now)
 
     async def ask(
-        self, content: str, *, thread_id: str = "", agent: str = "", settings: RunSettings | None = None
+        self,
+        content: str,
+        *,
+        thread_id: str = "",
+        agent: str = "",
+        settings: RunSettings | None = None,
+        references: tuple[Reference, ...] = (),
+        caller: UserExecutionContext = USER,
     ) -> Told:
         """Send a message and work on it to its end."""
-        run = await self.accept(content, thread_id=thread_id, agent=agent, settings=settings)
+        run = await self.accept(
+            content, thread_id=thread_id, agent=agent, settings=settings, references=references, caller=caller
+        )
         await self.attempts().work(Job(await self.claim(run)))
         return await self.told(run)
 
+    async def crash_after(self, content: str, seq: int) -> Told:
+        """Work on a message until event `seq` is committed, then lose the worker as a killed process would."""
+        run = await self.accept(content)
+        job = Job(await self.claim(run))
+        job.task = asyncio.create_task(self.attempts().work(job))
+        async with await self.watch(run) as watch:
+            async for events in watch:
+                if events[-1].seq >= seq:
+                    break
+        job.task.cancel()
+        await asyncio.wait({job.task})
+        return await self.told(run)
+
     async def accept(
-        self, content: str, *, thread_id: str = "", agent: str = "", settings: RunSettings | None = None
+        self,
+        content: str,
+        *,
+        thread_id: str = "",
+        agent: str = "",
+        settings: RunSettings | None = None,
+        references: tuple[Reference, ...] = (),
+        caller: UserExecutionContext = USER,
     ) -> RunRecord:
         """Accept a message."""
         clock, ids = SystemClock(), SystemIds()
@@ -152,8 +205,10 @@ class Bench:
             clock=clock,
             ids=ids,
         )
-        command = RunCommand(content, thread_id=thread_id, agent=agent, settings=settings or RunSettings())
-        return (await runs.accept(USER, command)).run
+        command = RunCommand(
+            content, thread_id=thread_id, agent=agent, settings=settings or RunSettings(), references=references
+        )
+        return (await runs.accept(caller, command)).run
 
     async def claim(self, run: RunRecord) -> RunRecord:
         """Claim a run: queued, or abandoned by a worker whose process is gone."""
@@ -164,20 +219,17 @@ class Bench:
 
     def attempts(self) -> Attempts:
         """Return what works on claimed runs."""
-        supervisor = Supervisor(
-            registry=self.registry, loop=self.loop, clock=SystemClock(), step_timeout_ms=self.step_timeout_ms
-        )
         return Attempts(
             storage=self.storage,
             journal=self.journal,
             broadcast=self.broadcast,
-            supervisor=supervisor,
+            supervisor=self.supervisor,
             tools=self.registry.tools,
             limits=ToolLimits(),
             codec=self._codec,
-            clock=SystemClock(),
+            clock=self.clock,
             ids=SystemIds(),
-            run_timeout_ms=240_000,
+            run_timeout_ms=self.run_timeout_ms,
             max_history=100,
         )
 

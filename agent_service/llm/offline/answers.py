@@ -20,7 +20,7 @@ def _lines(understanding: Understanding, facts: Facts, conversation: Conversatio
     if absent := caveats.absent_columns(understanding, facts):
         return [*absent, *endings.failures(facts), *ending]
     first, *rest = body(understanding, facts) or [""]
-    before = caveats.not_there_yet(understanding, facts)
+    before = caveats.not_there_yet(understanding, facts, conversation)
     said = caveats.note(understanding, facts, before)
     return [
         *before,

@@ -6,7 +6,7 @@ from typing import Final
 
 from agent_service.engine.intents import Intent
 from agent_service.llm.offline import sections
-from agent_service.llm.offline.conversation import text
+from agent_service.llm.offline.conversation import Conversation, children, text
 from agent_service.llm.offline.facts import Facts
 from agent_service.llm.offline.understanding import Facet, Understanding
 
@@ -30,7 +30,7 @@ def absent_columns(understanding: Understanding, facts: Facts) -> list[str]:
     return [*lines, *(["As a whole: " + sections.headline(usage).replace("**", ""), ""] if usage is not None else [])]
 
 
-def not_there_yet(understanding: Understanding, facts: Facts) -> list[str]:
+def not_there_yet(understanding: Understanding, facts: Facts, conversation: Conversation) -> list[str]:
     """Say first what was asked for and cannot be done, and what is told in its place."""
     where, lines = sections.dataset_name(facts.dataset), []
     if Facet.SEVERAL in understanding.facets:
@@ -42,7 +42,7 @@ def not_there_yet(understanding: Understanding, facts: Facts) -> list[str]:
         lines += [f"**There is no {' and no '.join(lacking)} column in {where}.** What can be told without:", ""]
     scaled = any(goal.change_percent for goal in understanding.entities.goals)
     priced = understanding.intent is Intent.PRICING and bool(facts.what_ifs) and not scaled
-    if Facet.FORECAST in understanding.facets and understanding.intent is not Intent.OPTIMIZATION and not priced:
+    if _asks_for_forecast(understanding) and not priced and not _forecasts(conversation):
         lines += [
             (
                 "**Forecasts and what-ifs, other than the price of the same traffic with another model, are not "
@@ -51,6 +51,18 @@ def not_there_yet(understanding: Understanding, facts: Facts) -> list[str]:
             "",
         ]
     return lines
+
+
+def _asks_for_forecast(understanding: Understanding) -> bool:
+    """True when the future itself is asked for, rather than a way to spend less in it."""
+    facets = understanding.facets
+    return Facet.FORECAST in facets and (understanding.intent is not Intent.OPTIMIZATION or Facet.CAPACITY in facets)
+
+
+def _forecasts(conversation: Conversation) -> bool:
+    """True when another agent, which works on what is measured here, can look ahead."""
+    agents = children(conversation.findings.get("supervisor"), "available")
+    return any(text(agent, "agent") == "optimizations" for agent in agents)
 
 
 def note(understanding: Understanding, facts: Facts, before: Sequence[str]) -> list[str]:

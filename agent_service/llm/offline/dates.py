@@ -1,4 +1,4 @@
-"""Times in a message: dates, months, quarters, "last 7 days", "since …", "between … and …"."""
+"""Times in a message: dates, months, quarters, "last 7 days", "since …", "between … and …", "the upgrade on …"."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,9 @@ _NUMBERS: Final = {
 }
 _COUNT: Final = r"(?P<count>\d{1,4}|one|two|three|four|five|six|seven|ten|couple of|few)"
 
-_ISO: Final = re.compile(r"\b(\d{4}-\d{2}-\d{2})(?:[t ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?))?(?: ?(?:utc|z)\b)?")
+_ISO: Final = re.compile(
+    r"\b(\d{4}[-/]\d{2}[-/]\d{2})(?:[t ](\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?))?(?: ?(?:utc|z)\b)?"
+)
 _YEAR_MONTH: Final = re.compile(r"\b(?P<year>(?:19|20)\d{2})-(?P<number>0[1-9]|1[0-2])\b(?!-)")
 _DAY_MONTH: Final = re.compile(
     rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}\b\.?,?(?: (?P<year>(?:19|20)\d\d))?"
@@ -44,6 +46,29 @@ _LAST_N: Final = re.compile(rf"\b(?:last|past|previous|recent) {_COUNT} (?P<unit
 _NAMED: Final = re.compile(
     r"\b(?:(?P<day>today|yesterday)|(?P<which>this|last|past|previous) (?P<unit>week|month|quarter|year))\b"
 )
+_WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_WEEKDAY: Final = re.compile(
+    r"\b(?:on|since|from|until|till|before|after|of|last|this) "
+    r"(?P<weekday>(?:last )?(?:monday|tuesday|wednesday|thursday|friday|saturday|sunday))\b"
+)
+_AGO: Final = re.compile(rf"\b{_COUNT} (?P<unit>day|week|month)s? ago\b")
+_CHANGED: Final = re.compile(
+    r"(?:\b(?:upgrad\w+|switch(?:ed|ing)?|switchover|migrat(?:ed|ion|ing)|moved|moving|roll ?out|rolled out|released|"
+    r"the (?:new )?release|deployed|the deployment|launched|the launch|went live|go.?live|cut.?over|introduc\w+|"
+    r"replaced|turned on|enabled|the (?:\w+ )?change|our (?:\w+ )?change|we changed|changed (?:the|our)|"
+    r"new (?:prompt|model|version|router|routing|cache|setup|release))\b[^.?!;]{0,50}?"
+    r"|\b(?:before (?:and|or|vs\.?|versus|&|/) ?after|after (?:and|or|vs\.?|versus) before)\b[^.?!;]{0,40}?)"
+    r"(?:\b(?:on|in|of|from|at|since|as of|after|before|around|back on|by)|[,(]|^|-) ?(?:the )?$"
+)
+_CHANGE_FOLLOWS: Final = re.compile(
+    r"(?:'s)? (?:\w+ ){0,2}?(?:upgrade|switch|switchover|migration|rollout|release|deployment|launch|change|cutover)\b"
+)
+_WEIGHED: Final = re.compile(
+    r"\b(?:before (?:and|or|vs\.?|versus|&|/) ?after|was it worth|worth it|paid off|pay off|made? a difference|"
+    r"(?:did|has) \w+(?: \w+){0,4} help(?:ed)?)\b"
+)
+_HYPOTHETICAL: Final = re.compile(r"\b(?:would|if (?:we|i|it|they|all|everything))\b")
+
 _SINCE: Final = re.compile(r"\b(?:since|from|starting(?: on| from| at)?|beginning|as of)\s+(?:the\s+)?$")
 _AFTER: Final = re.compile(r"\bafter\s+(?:the\s+)?$")
 _UNTIL: Final = re.compile(r"\b(?:until|till|up to|through)\s+(?:the\s+)?$")
@@ -52,6 +77,9 @@ _JOINS: Final = re.compile(r"\s*(?:to|and|until|till|through|-|up to)\s*(?:the\s
 _OPENS: Final = re.compile(r"\b(?:from|between)\s+(?:the\s+)?$")
 
 MONTHS_PER_YEAR: Final = 12
+
+CHANGE_REACH: Final = 80
+"""Characters before a date in which a word for a change makes it the time of that change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +102,24 @@ class _Mention:
     end: datetime
 
 
-def find_period(normalised: str, now: datetime) -> Period:
-    """Return the time range that a normalised message asks about. Years that are not said are the latest possible."""
-    mentions = sorted(_without_overlaps(_mentions(normalised, now)), key=lambda mention: mention.begin)
+def find_change(normalised: str, now: datetime) -> datetime | None:
+    """Return when something changed, of which the message asks what it did: "was the upgrade on May 10 worth it?"."""
+    if _HYPOTHETICAL.search(normalised):
+        return None
+    mentions = _in_order(normalised, now)
+    for mention in mentions:
+        before = normalised[max(0, mention.begin - CHANGE_REACH) : mention.begin]
+        if _CHANGED.search(before) or _CHANGE_FOLLOWS.match(normalised, mention.stop):
+            return mention.start
+    return mentions[0].start if len(mentions) == 1 and _WEIGHED.search(normalised) else None
+
+
+def find_period(normalised: str, now: datetime, *, change: datetime | None = None) -> Period:
+    """Return the time range that a normalised message asks about. Years that are not said are the latest possible.
+
+    The time of a change bounds nothing: what was before it is compared with what came after.
+    """
+    mentions = [mention for mention in _in_order(normalised, now) if mention.start != change]
     if not mentions:
         return ALWAYS
     first, before = mentions[0], normalised[: mentions[0].begin]
@@ -86,6 +129,10 @@ def find_period(normalised: str, now: datetime) -> Period:
         if _JOINS.fullmatch(between) or (_OPENS.search(before) and _JOINS.search(between)):
             return Period(first.start, second.end)
     return _open_period(before, first) or Period(first.start, max(first.end, first.start + timedelta(minutes=1)))
+
+
+def _in_order(normalised: str, now: datetime) -> list[_Mention]:
+    return sorted(_without_overlaps(_mentions(normalised, now)), key=lambda mention: mention.begin)
 
 
 def _open_period(before: str, mention: _Mention) -> Period | None:
@@ -124,17 +171,20 @@ def _mentions(text: str, now: datetime) -> Iterator[_Mention]:
     for match in _YEAR.finditer(text):
         start = datetime(int(match["year"]), 1, 1, tzinfo=UTC)
         yield _Mention(match.start("year"), match.end(), start, _add_months(start, MONTHS_PER_YEAR))
-    for match in _QUARTER.finditer(text):
-        yield _quarter(match, now)
-    for match in _LAST_N.finditer(text):
-        yield _last_n(match, now)
-    for match in _NAMED.finditer(text):
-        yield _named(match, now)
+    for pattern, read in (
+        (_QUARTER, _quarter),
+        (_LAST_N, _last_n),
+        (_NAMED, _named),
+        (_WEEKDAY, _weekday),
+        (_AGO, _ago),
+    ):
+        for match in pattern.finditer(text):
+            yield read(match, now)
 
 
 def _iso(match: re.Match[str]) -> Iterator[_Mention]:
     try:
-        start = datetime.fromisoformat(f"{match[1]}T{match[2] or '00:00'}+00:00")
+        start = datetime.fromisoformat(f"{match[1].replace('/', '-')}T{match[2] or '00:00'}+00:00")
     except ValueError:
         return
     yield _Mention(match.start(), match.end(), start, start if match[2] else start + timedelta(days=1))
@@ -176,6 +226,24 @@ def _last_n(match: re.Match[str], now: datetime) -> _Mention:
     else:
         start = now - count * {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}[unit]
     return _Mention(match.start(), match.end(), start, now)
+
+
+def _ago(match: re.Match[str], now: datetime) -> _Mention:
+    said = match["count"]
+    count = int(said) if said.isdigit() else _NUMBERS[said]
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    days = {"day": timedelta(days=1), "week": timedelta(weeks=1)}
+    start = _add_months(midnight, -count) if match["unit"] == "month" else midnight - count * days[match["unit"]]
+    return _Mention(match.start(), match.end(), start, start + timedelta(days=1))
+
+
+def _weekday(match: re.Match[str], now: datetime) -> _Mention:
+    """Return the latest such day that has begun, of "last Friday" one that is over."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    name = match["weekday"].removeprefix("last ")
+    back = (midnight.weekday() - _WEEKDAYS.index(name[:3])) % 7
+    start = midnight - timedelta(days=back or (7 if "last" in match[0] else 0))
+    return _Mention(match.start("weekday"), match.end(), start, start + timedelta(days=1))
 
 
 def _named(match: re.Match[str], now: datetime) -> _Mention:

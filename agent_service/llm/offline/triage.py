@@ -1,13 +1,15 @@
 """The offline model as the triage agent: look at the data, then say what is asked in the typed form."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.intents import DATA, INTENT_RULES, Intent
-from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Thought, children
+from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Thought, children, names
 from agent_service.llm.offline.conversation import number as number_at
 from agent_service.llm.offline.conversation import text as text_at
 from agent_service.llm.offline.entities import Entities
+from agent_service.llm.offline.suggestions import after_failure, suggestions
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
 FIELDS: Final = frozenset({"category", "confidence", "entities", "next_agents"})
@@ -16,6 +18,32 @@ FIELDS: Final = frozenset({"category", "confidence", "entities", "next_agents"})
 _NEEDS_DATA: Final = frozenset(
     {Intent.COST_ANALYSIS, Intent.BENCHMARKING, Intent.PRICING, Intent.OPTIMIZATION, Intent.REPORTING}
 )
+
+_MEASURABLE: Final = frozenset(
+    {
+        Facet.SQL,
+        Facet.LATENCY,
+        Facet.ERRORS,
+        Facet.PATTERN,
+        Facet.USAGE,
+        Facet.ANOMALIES,
+        Facet.CORRELATION,
+        Facet.DUPLICATES,
+    }
+)
+"""What a technical request may ask for that usage logs tell."""
+
+DATABASE_TOOL: Final = "database_analyzer"
+"""Whoever has this tool looks into databases."""
+
+_ORDER: Final = (DATA, "corpus_admin", "synthetic_data", "optimizations", "actions", "reporting")
+"""Specialists, in the order of their work."""
+
+MAX_SUMMARY: Final = 500
+MAX_NAME: Final = 200
+MAX_NAMES: Final = 20
+MAX_GOALS: Final = 10
+"""What a triage holds at most: characters of its summary and of one name, names of a kind, goals."""
 
 _ASKS: Final = {
     Intent.COST_ANALYSIS: "what your AI usage costs and why",
@@ -48,19 +76,24 @@ def reply(conversation: Conversation) -> list[Saying]:
 
 
 def _looks_at_data(understanding: Understanding) -> bool:
-    return understanding.intent in _NEEDS_DATA or _wants_data(understanding)
+    return not _NEEDS_DATA.isdisjoint({understanding.intent, *understanding.also}) or _wants_data(understanding)
 
 
 def _wants_data(understanding: Understanding) -> bool:
-    """True for technical and general requests that a look at the user's data answers."""
+    """True for requests that only a look at the user's data answers, though their intent alone does not say so."""
     facets = understanding.facets
-    if understanding.intent is Intent.TECHNICAL:
-        return Facet.DATABASE not in facets and bool(
-            facets & {Facet.SQL, Facet.LATENCY, Facet.ERRORS, Facet.PATTERN, Facet.USAGE}
-        )
-    if understanding.intent is Intent.GENERAL and not facets & {Facet.GREETING, Facet.FOREIGN, Facet.GIBBERISH}:
-        return bool(facets & {Facet.FILES, Facet.COLUMNS})
-    return False
+    match understanding.intent:
+        case Intent.TECHNICAL:
+            return Facet.DATABASE not in facets and not facets.isdisjoint(_MEASURABLE)
+        case Intent.GENERAL:
+            talk = {Facet.GREETING, Facet.FOREIGN, Facet.GIBBERISH}
+            return facets.isdisjoint(talk) and not facets.isdisjoint(
+                {Facet.FILES, Facet.COLUMNS, Facet.ANOMALIES, Facet.CORRELATION, Facet.DUPLICATES}
+            )
+        case Intent.SYNTHETIC:
+            return not facets.isdisjoint({Facet.PROFILE, Facet.VALIDATE}) or bool(understanding.entities.datasets)
+        case _:
+            return False
 
 
 def _description(conversation: Conversation) -> Exchange | None:
@@ -71,7 +104,8 @@ def _description(conversation: Conversation) -> Exchange | None:
 def _conclusion(understanding: Understanding, conversation: Conversation) -> str:
     if not _looks_at_data(understanding):
         return "This needs no look at the data."
-    sentence = f"You ask about {_ASKS[understanding.intent]}"
+    asks = " and ".join(_ASKS[intent] for intent in (understanding.intent, *understanding.also))
+    sentence = f"You ask about {asks}"
     if understanding.follows:
         sentence += ", going on with your earlier question"
     described = _description(conversation)
@@ -94,21 +128,34 @@ def _missing(conversation: Conversation) -> list[str]:
 
 def _triage(understanding: Understanding, conversation: Conversation) -> JsonObject:
     intent = understanding.intent
-    described = _description(conversation)
     threshold = INTENT_RULES[intent].threshold
-    level = text_at(described.result, "sufficiency", "level") if described else ""
+    level = _level(understanding, conversation)
     result: dict[str, JsonValue] = {
         "category": intent.value,
         "confidence": understanding.confidence,
         "summary": _summary(understanding),
         "entities": _entities(understanding.entities),
-        "sufficiency": level or "insufficient",
+        "sufficiency": level,
         "missing": _missing(conversation),
-        "next_agents": _next_agents(understanding),
+        "next_agents": next_agents(understanding, level, looks_into_databases=_looks_into_databases(conversation)),
         "question": _question(understanding) if understanding.confidence < threshold else "",
         "suggestions": _suggestions(understanding, conversation),
+        "standalone": not understanding.follows,
     }
     return result
+
+
+def _level(understanding: Understanding, conversation: Conversation) -> str:
+    """Return how much of the answer the data allows; a request that needs no data lacks nothing."""
+    if not _looks_at_data(understanding):
+        return "sufficient"
+    described = _description(conversation)
+    return text_at(described.result, "sufficiency", "level") or "insufficient" if described else "insufficient"
+
+
+def _looks_into_databases(conversation: Conversation) -> bool:
+    agents = children(conversation.findings.get("supervisor"), "available")
+    return any(DATABASE_TOOL in names(agent, "tools") for agent in agents)
 
 
 def _summary(understanding: Understanding) -> str:
@@ -124,29 +171,71 @@ def _summary(understanding: Understanding) -> str:
         start, end = entities.period.start, entities.period.end
         details.append(f"from {start:%Y-%m-%d}" if start else "from the beginning")
         details.append(f"to {end:%Y-%m-%d}" if end else "to the end")
-    sentence = f"The request is about {_ASKS[understanding.intent]}"
-    return f"{sentence} ({', '.join(details)})." if details else f"{sentence}."
+    if entities.change_time:
+        details.append(f"before and after {entities.change_time:%Y-%m-%d}")
+    if entities.corpus:
+        details.append(f"knowledge base {entities.corpus}")
+    if entities.query:
+        details.append(f"looking for {entities.query}")
+    if entities.rows:
+        details.append(f"{entities.rows:,} rows")
+    if entities.preset:
+        details.append(f"like {entities.preset}")
+    asks = " and ".join(_ASKS[intent] for intent in (understanding.intent, *understanding.also))
+    sentence = f"The request is about {asks}"
+    return (f"{sentence} ({', '.join(details)})" if details else sentence)[: MAX_SUMMARY - 1] + "."
 
 
 def _entities(entities: Entities) -> JsonObject:
+    period = entities.period
     return {
-        "models": list(entities.models),
-        "assume_model": entities.assume_model,
-        "features": list(entities.features),
-        "files": list(entities.files),
+        "models": _names(entities.models),
+        "assume_model": entities.assume_model[:MAX_NAME],
+        "features": _names(entities.features),
+        "files": _names(entities.files),
         "group_by": list(entities.group_by),
-        "start_time": entities.period.start.isoformat() if entities.period.start else None,
-        "end_time": entities.period.end.isoformat() if entities.period.end else None,
+        "start_time": period.start.isoformat() if period.start else None,
+        "end_time": period.end.isoformat() if period.end else None,
         "goals": [
             {"metric": goal.metric, "change_percent": goal.change_percent, "amount_usd": goal.amount_usd}
-            for goal in entities.goals[:10]
+            for goal in entities.goals[:MAX_GOALS]
         ],
+        "rows": entities.rows,
+        "days": entities.days,
+        "seed": entities.seed,
+        "preset": entities.preset,
+        "corpus": entities.corpus[:MAX_NAME],
+        "query": entities.query,
+        "change_time": entities.change_time.isoformat() if entities.change_time else None,
     }
 
 
-def _next_agents(understanding: Understanding) -> list[str]:
-    agents = list(INTENT_RULES[understanding.intent].agents)
-    return [*agents, DATA] if not agents and _wants_data(understanding) else agents
+def _names(said: Sequence[str]) -> Sequence[JsonValue]:
+    return [name for name in said if len(name) <= MAX_NAME][:MAX_NAMES]
+
+
+def next_agents(understanding: Understanding, level: str, *, looks_into_databases: bool = True) -> list[str]:
+    """Return the specialists that should work on a request, in order, for data of this sufficiency."""
+    wanted: set[str] = set()
+    for intent in (understanding.intent, *understanding.also):
+        match intent, level:
+            case (Intent.OPTIMIZATION | Intent.REPORTING, "insufficient"):
+                wanted |= {"reporting"}
+            case (Intent.OPTIMIZATION, "partial"):
+                wanted |= {DATA, "optimizations", "reporting"}
+            case (Intent.REPORTING, "partial"):
+                wanted |= {DATA, "reporting"}
+            case (Intent.OPTIMIZATION | Intent.REPORTING, _):
+                wanted |= {DATA, "optimizations", "actions", "reporting"}
+            case (Intent.TECHNICAL, _) if Facet.DATABASE in understanding.facets:
+                wanted |= {DATA} if looks_into_databases else set()
+            case (Intent.TECHNICAL, _) if intent is not understanding.intent:
+                wanted |= {DATA}
+            case (Intent.TECHNICAL | Intent.GENERAL, _):
+                wanted |= {DATA} if _wants_data(understanding) else set()
+            case _:
+                wanted |= {*INTENT_RULES[intent].agents}
+    return [name for name in _ORDER if name in wanted]
 
 
 def _question(understanding: Understanding) -> str:
@@ -156,45 +245,21 @@ def _question(understanding: Understanding) -> str:
             "I could not make sense of that. What would you like to know: what your AI usage costs, how fast it is, "
             "or what another model would cost?"
         )
+    if understanding.intent is Intent.GENERAL:
+        return (
+            "I am not sure I understand. Is it about what your AI usage costs, how fast it is, how to spend less, or "
+            "your documents? One sentence more will do."
+        )
     return (
         f"I am not sure I understand: is it about {_ASKS[understanding.intent]}, or about "
         f"{_ASKS[understanding.rival]}? One sentence more will do."
     )
 
 
-def _after_failure(understanding: Understanding, conversation: Conversation) -> list[str]:
-    """Return messages that do not meet the same failure: what there is, and the newest other dataset."""
-    listed = [exchange.result for exchange in conversation.exchanges if exchange.tool_name == "list_datasets"]
-    datasets = children(listed[-1], "datasets") if listed else []
-    named = {name.casefold() for name in understanding.entities.files}
-    failed = "" if named else text_at(listed[-1], "dataset", "name") if listed else ""
-    own = [text_at(entry, "name") for entry in datasets]
-    others = [name for name in own if name.casefold() not in named and name != failed]
-    return ["Which datasets do I have?", *(f"Analyze {name}" for name in others[:1])]
-
-
 def _suggestions(understanding: Understanding, conversation: Conversation) -> list[str]:
-    """Return up to three messages that the person could send next, as they would write them."""
-    if understanding.intent in {Intent.CORPUS, Intent.SYNTHETIC} or not _looks_at_data(understanding):
-        return ["Analyze my AI costs", "When is our traffic highest?", "What columns does my data have?"]
+    """Return up to three messages that the person could send next."""
     described = _description(conversation)
     if described is not None and described.result is None:
-        return _after_failure(understanding, conversation)
-    missing, entities = set(_missing(conversation)), understanding.entities
-    ideas = []
-    breaks_down = understanding.intent in {Intent.COST_ANALYSIS, Intent.BENCHMARKING}
-    if understanding.intent in {Intent.GENERAL, Intent.TECHNICAL} and "model" not in missing:
-        ideas.append("Analyze my AI costs")
-    if "model" in missing and not entities.assume_model:
-        ideas.append("Analyze my AI costs, assume gpt-4o")
-    if breaks_down and "feature" not in missing and "feature" not in entities.group_by:
-        ideas.append("And by feature?")
-    if breaks_down and "model" not in missing and "model" not in entities.group_by:
-        ideas.append("And by model?")
-    if "latency" not in missing and understanding.intent is not Intent.BENCHMARKING:
-        ideas.append("Compare the latency of our models")
-    if understanding.intent is not Intent.PRICING:
-        ideas.append("What would gpt-4o-mini cost for this traffic?")
-    if "timestamp" not in missing and understanding.intent is not Intent.TECHNICAL:
-        ideas.append("When is our traffic highest?")
-    return ideas[:3]
+        return after_failure(understanding, conversation)
+    missing = frozenset(_missing(conversation)) if described is not None else None
+    return suggestions(understanding, conversation, missing)

@@ -67,8 +67,30 @@ COMMON: Final = frozenset(read_words("common_words.txt"))
 
 def normalise(message: str) -> str:
     """Return the message in lower case, with plain quotes and dashes, single spaces and typos mended."""
-    plain = " ".join(message[:READ_CHARACTERS].translate(_TRANSLATION).lower().split())
-    return "".join(_mend(token) for token in _TOKEN.findall(plain))
+    return "".join(_mend(token) for token in _TOKEN.findall(plain(message).lower()))
+
+
+def plain(message: str) -> str:
+    """Return the message as it was written, with plain quotes and dashes and single spaces."""
+    return " ".join(message[:READ_CHARACTERS].translate(_TRANSLATION).split())
+
+
+def as_written(message: str, start: int, end: int) -> str:
+    """Return what stands at this place of the normalised message as the person wrote it: a name is never mended."""
+    written, pieces, position = plain(message), [], 0
+    lower = written.lower()
+    if len(lower) != len(written):
+        # Some letters are two in lower case: then there is no telling what stands where.
+        return normalise(message)[start:end]
+    read = 0
+    for token in _TOKEN.findall(lower):
+        mended = len(_mend(token))
+        first, last = max(start - position, 0), min(end - position, mended)
+        if first < last:
+            whole = mended != len(token)
+            pieces.append(written[read : read + len(token)] if whole else written[read + first : read + last])
+        position, read = position + mended, read + len(token)
+    return "".join(pieces)
 
 
 def tokens(normalised: str) -> list[str]:

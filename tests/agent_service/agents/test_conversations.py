@@ -232,14 +232,15 @@ async def test_a_failure_is_told_once_with_a_way_out(bench: Bench) -> None:
         assert "log.csv" in again.final.content.splitlines()[0], suggestion
 
 
-async def test_a_forecast_is_declined_first_and_the_facts_follow(bench: Bench) -> None:
-    await bench.put("good.csv", LOG)
-    content = (await bench.ask("use good.csv: what would happen with 2x traffic?")).final.content
+async def test_a_forecast_is_declined_first_where_nobody_makes_one() -> None:
+    async with Bench(agents=AGENTS) as bench:
+        await bench.put("good.csv", LOG)
+        content = (await bench.ask("use good.csv: what would happen with 2x traffic?")).final.content
+        other = (await bench.ask("What would gpt-4o-mini cost for this traffic?")).final.content
     assert content.splitlines()[0].startswith("**Forecasts and what-ifs, other than the price of the same traffic")
     assert "are not available here yet" in content.splitlines()[0]
     assert "good.csv" in content.splitlines()[0]
     assert "| Requests | 6 |" in content
-    other = (await bench.ask("What would gpt-4o-mini cost for this traffic?")).final.content
     assert "Forecasts" not in other
 
 

@@ -10,9 +10,10 @@ from agent_service.engine.ports import Step, StepResult, StepSink
 from agent_service.engine.step import CUT_NOTICE, MAX_ANSWER_BYTES, MAX_THOUGHT_CHARACTERS, note_missing
 from tests.support.canned_tools import CannedTools
 from tests.support.conversations import Bench
+from tests.support.loops import OneModelOnly
 
 
-class Saying:
+class Saying(OneModelOnly):
     """Implements `AgentLoop`: the data step says what it is told to."""
 
     def __init__(self, speak: Callable[[StepSink], Awaitable[None]]) -> None:

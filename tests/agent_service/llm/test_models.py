@@ -1,11 +1,12 @@
 """Models by name, checked at start."""
 
-import importlib.util
+import sys
 
 import pytest
 
 from agent_service.engine.errors import ApexError, ErrorReason
 from agent_service.llm.models import Models, ModelSetupError
+from agent_service.llm.providers import PROVIDERS, Account
 
 
 def test_the_first_name_is_the_default() -> None:
@@ -25,10 +26,41 @@ def test_a_name_without_a_provider_is_refused_at_start() -> None:
         Models(["gpt-4o"])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openai") is not None, reason="the package is installed")
-def test_a_provider_whose_package_is_absent_is_refused_at_start_with_the_cure() -> None:
-    with pytest.raises(ModelSetupError, match="providers"):
-        Models(["openai:gpt-4o"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_provider_whose_package_is_absent_is_refused_at_start_with_the_cure(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, provider, None)
+    with pytest.raises(ModelSetupError, match=r"pip install 'apex-agents\[providers\]'"):
+        Models([f"{provider}:x"], accounts={provider: Account("", "a-key")})
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_provider_without_a_key_is_refused_at_start(provider: str) -> None:
+    with pytest.raises(ModelSetupError, match=f"set {provider.upper()}_API_KEY"):
+        Models([f"{provider}:x"])
+
+
+async def test_a_local_server_needs_no_key() -> None:
+    models = Models(["openai:llama3"], accounts={"openai": Account("http://127.0.0.1:11434/v1")})
+    assert models.get().base_url == "http://127.0.0.1:11434/v1/"
+    await models.aclose()
+
+
+async def test_what_goes_on_when_a_model_is_down() -> None:
+    accounts = {provider: Account("", "a-key") for provider in PROVIDERS}
+    models = Models(["openai:a", "openai:b"], fallback="anthropic:c", larger="openai:d", accounts=accounts)
+    assert models.names == ("openai:a", "openai:b")
+    assert models.fallbacks() == models.fallbacks("openai:b") == ("anthropic:c", "offline")
+    assert models.fallbacks("anthropic:c") == ("offline",)
+    assert models.fallbacks("offline") == ()
+    for name in (*models.names, *models.fallbacks(), "openai:d"):
+        assert models.get(name).model_name in {name, name.partition(":")[2]}
+    await models.aclose()
+
+
+def test_the_offline_model_has_nothing_to_go_on_with() -> None:
+    assert Models().fallbacks() == ()
 
 
 def test_an_unknown_provider_is_refused_at_start() -> None:

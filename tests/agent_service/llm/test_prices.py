@@ -25,6 +25,9 @@ class Shelf:
         self._models = models
         self.names = tuple(models)
 
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        return ()
+
     def get(self, name: str = "") -> Model:
         return self._models[name or self.names[0]]
 

@@ -14,6 +14,7 @@ from agent_service.engine.events import FinalResponse, Usage
 from agent_service.engine.intents import Intent, Triage
 from agent_service.engine.ports import AgentLoop, Step, StepResult, StepSink
 from agent_service.engine.registry import Registry
+from agent_service.engine.retry import Backoff
 from agent_service.engine.supervisor import Supervisor
 from agent_service.engine.work import Work
 from agent_service.llm.loop import ModelLoop
@@ -24,6 +25,7 @@ from tests.support.conversations import AGENTS
 from tests.support.cuttable_storage import INTERNALS
 from tests.support.face import signed_in
 from tests.support.gates import Gate
+from tests.support.loops import OneModelOnly, no_wait
 from tests.support.provocations.registry import Provocations, Told, Transport
 from tests.support.whole_system import Setup, WholeSystem, bearer
 from tests.support.workshop import Script, Workshop, held, think
@@ -74,10 +76,13 @@ def shipped(loop: AgentLoop, without: Sequence[str] = ()) -> Script:
     """Return the shipped supervisor with this loop in its steps, without some of the shipped agents."""
     agents = [agent for agent in AGENTS if agent.name not in without]
     registry = Registry(agents, CannedTools().make())
-    return Supervisor(registry=registry, loop=loop, clock=SystemClock(), step_timeout_ms=10_000).run
+    supervisor = Supervisor(
+        registry=registry, loop=loop, clock=SystemClock(), step_timeout_ms=10_000, backoff=Backoff(sleep=no_wait)
+    )
+    return supervisor.run
 
 
-class CostlyLoop:
+class CostlyLoop(OneModelOnly):
     """Implements `AgentLoop`: each step asks twice, and pays a cent each time."""
 
     async def run(self, step: Step, sink: StepSink) -> StepResult:
@@ -94,6 +99,9 @@ class BrokenModels:
     """Implements `ModelSource`: its one model answers with an error of the provider."""
 
     names = ("broken",)
+
+    def fallbacks(self, name: str = "") -> tuple[str, ...]:
+        return ()
 
     def get(self, name: str = "") -> Model:
         async def stream(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
