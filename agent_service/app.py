@@ -45,6 +45,7 @@ from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
 from agent_service.settings import Settings, StartError, development_secret
 from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
+from agent_service.tools.actions.webhook import Webhook
 from agent_service.tools.datasets import is_data
 from configuration.variables import SettingsError
 from storage.caches import open_cache
@@ -121,7 +122,7 @@ async def open_app(
         stack.push_async_callback(cache.close)
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        given = [*own_tools(storage, place, clock, analyzed_databases(settings)), *tools]
+        given = [*own_tools(storage, place, clock, analyzed_databases(settings), _webhook(settings)), *tools]
         registry = await stack.enter_async_context(open_registry(settings, [*OWN_AGENTS, *agents], given, metrics))
         _check_timeouts(settings, registry)
         attempts = Attempts(
@@ -358,6 +359,12 @@ def _tls(settings: Settings) -> TlsFiles | None:
         key=settings.grpc_tls_key.read_bytes(),
         client_ca=client_ca.read_bytes() if client_ca else None,
     )
+
+
+def _webhook(settings: Settings) -> Webhook | None:
+    """Return where policies are applied, None where nothing is configured."""
+    secret = settings.policy_webhook_secret
+    return Webhook(settings.policy_webhook_url, secret.get_secret_value().encode()) if secret is not None else None
 
 
 def _keys(settings: Settings) -> KeySource:

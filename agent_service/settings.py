@@ -24,6 +24,9 @@ PUBLIC_KEY_ALGORITHMS: Final = frozenset(
 )
 """What keys of an issuer may sign with."""
 
+MIN_WEBHOOK_SECRET_BYTES: Final = 32
+"""Of the secret that signs policies: as long as the digest."""
+
 DEVELOPMENT_SECRET_BYTES: Final = 32
 """Of chance in the development secret, which is twice as long in hexadecimal."""
 
@@ -66,6 +69,8 @@ class Settings(BaseModel):
     jwt_audience: str = Field("apex", min_length=1)
     jwt_algorithms: str = "HS256"
     model: str = Field("offline", min_length=1)
+    policy_webhook_url: str = ""
+    policy_webhook_secret: SecretStr | None = None
     fallback_model: str = ""
     larger_model: str = ""
     offered_models: str = ""
@@ -106,6 +111,14 @@ class Settings(BaseModel):
     def _jwks(cls, value: str) -> str:
         if value and not (urlsplit(value).scheme in {"https", "http"} and urlsplit(value).hostname):
             raise ValueError("must be a URL such as https://issuer.example.com/.well-known/jwks.json")
+        return value
+
+    @field_validator("policy_webhook_url")
+    @classmethod
+    def _webhook(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and not (parts.scheme in {"https", "http"} and parts.hostname and parts.username is None):
+            raise ValueError("must be a URL without a user name, such as https://router.example.com/policies")
         return value
 
     @field_validator("model", "fallback_model", "larger_model")
@@ -190,6 +203,7 @@ def _conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _tls_problems(settings)
     yield from _target_problems(settings)
     yield from _token_problems(settings)
+    yield from _webhook_problems(settings)
     addresses = {"grpc_address": settings.grpc_address, "service_admin_address": settings.service_admin_address}
     yield from exposed(settings.environment, addresses)
 
@@ -248,6 +262,17 @@ def _token_problems(settings: Settings) -> Iterator[Conflict]:
             yield fields, f"APEX_JWT_SECRET=(hidden): {text}"
     elif not settings.environment.is_local:
         yield fields, f"APEX_JWT_SECRET or APEX_JWKS_URL must be set in {settings.environment}"
+
+
+def _webhook_problems(settings: Settings) -> Iterator[Conflict]:
+    fields = ("environment", "policy_webhook_url", "policy_webhook_secret")
+    url, secret = settings.policy_webhook_url, settings.policy_webhook_secret
+    if bool(url) is not (secret is not None):
+        yield fields, "APEX_POLICY_WEBHOOK_URL and APEX_POLICY_WEBHOOK_SECRET must be set together"
+    if secret is not None and len(secret.get_secret_value().encode()) < MIN_WEBHOOK_SECRET_BYTES:
+        yield fields, f"APEX_POLICY_WEBHOOK_SECRET=(hidden): must be at least {MIN_WEBHOOK_SECRET_BYTES} bytes long"
+    if url and not settings.environment.is_local and urlsplit(url).scheme != "https":
+        yield fields, f"APEX_POLICY_WEBHOOK_URL={url!r}: must begin with https:// in {settings.environment}"
 
 
 def development_secret(data_dir: Path) -> str:

@@ -27,6 +27,7 @@ from storage.records import (
     NewRun,
     Page,
     PassageRecord,
+    PlanRecord,
     Position,
     Resolution,
     RunRecord,
@@ -397,6 +398,31 @@ class Corpora(Protocol):
         ...
 
 
+class ActionPlans(Protocol):
+    """Plans of actions. They go with the thread that they were made in."""
+
+    async def create(self, plan: PlanRecord) -> PlanRecord:
+        """Save a new plan and return it; a plan of this id that the user has already is returned as it is."""
+        ...
+
+    async def get(self, user_id: str, plan_id: str) -> PlanRecord:
+        """Return the plan. Raises `RecordNotFoundError`."""
+        ...
+
+    async def list(self, user_id: str, *, limit: int) -> Sequence[PlanRecord]:
+        """Return the `limit` plans that changed last, the newest first."""
+        ...
+
+    async def replace(
+        self, user_id: str, plan_id: str, document: bytes, *, version: int, update_time: datetime
+    ) -> PlanRecord | None:
+        """Save a changed document as `version + 1` and return the plan.
+
+        None, and nothing is saved, when the plan is no longer at `version`. Raises `RecordNotFoundError`.
+        """
+        ...
+
+
 class Cache(Protocol):
     """Small values for a while, which anybody may lose at any time: it never raises, it merely does not have them."""
 
@@ -442,6 +468,11 @@ class Storage(Protocol):
     @property
     def corpora(self) -> Corpora:
         """Knowledge bases."""
+        ...
+
+    @property
+    def plans(self) -> ActionPlans:
+        """Plans of actions."""
         ...
 
     async def ping(self) -> None:

@@ -13,6 +13,7 @@ from storage.records import (
     MessageRecord,
     MessageRole,
     Passage,
+    PlanRecord,
     RunRecord,
     StoredEvent,
     ThreadRecord,
@@ -33,6 +34,8 @@ class MemoryState:
         self.approvals: dict[tuple[str, str], datetime | None] = {}
         self.edited_args: dict[tuple[str, str], bytes] = {}
         self.files: dict[str, FileRecord] = {}
+        #: By user and plan.
+        self.plans: dict[tuple[str, str], PlanRecord] = {}
         #: By user and SHA-256.
         self.contents: dict[tuple[str, str], bytes] = {}
         self.corpora: dict[str, CorpusRecord] = {}

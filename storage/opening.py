@@ -8,6 +8,7 @@ from storage.data_dir import DataDirLock, database_path, files_path
 from storage.database import Database, check_revision, is_embedded, migrate, open_database, sqlite_url
 from storage.event_log import SqlEventLog
 from storage.files import SqlFiles, open_files
+from storage.plans import SqlActionPlans
 from storage.runs import SqlRuns
 from storage.threads import SqlThreads
 
@@ -23,6 +24,7 @@ class SqlStorage:
         self._threads = SqlThreads(database)
         self._files = files
         self._corpora = SqlCorpora(database)
+        self._plans = SqlActionPlans(database)
 
     @property
     def events(self) -> SqlEventLog:
@@ -43,6 +45,10 @@ class SqlStorage:
     @property
     def corpora(self) -> SqlCorpora:
         return self._corpora
+
+    @property
+    def plans(self) -> SqlActionPlans:
+        return self._plans
 
     async def ping(self) -> None:
         await self._database.ping()

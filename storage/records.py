@@ -351,3 +351,19 @@ class Page(Generic[T]):
 
     items: Sequence[T]
     next_page_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """A plan of actions of one user, made in one thread.
+
+    `document` is opaque to storage. `version` starts at 1 and grows with every change.
+    """
+
+    plan_id: str
+    user_id: str
+    thread_id: str
+    version: int
+    document: bytes
+    create_time: datetime
+    update_time: datetime

@@ -11,6 +11,7 @@ from storage.records import (
     MessageRecord,
     MessageRole,
     PassageRecord,
+    PlanRecord,
     RunRecord,
     RunStatus,
     ThreadRecord,
@@ -136,3 +137,16 @@ def message_row(message: MessageRecord) -> dict[str, object]:
         "content": message.content,
         "create_time": message.create_time,
     }
+
+
+def plan_record(row: AnyRow) -> PlanRecord:
+    """Return a plan."""
+    return PlanRecord(
+        plan_id=row.id,
+        user_id=row.user_id,
+        thread_id=row.thread_id,
+        version=row.version,
+        document=row.document,
+        create_time=row.create_time,
+        update_time=row.update_time,
+    )

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 #: The Alembic revision that makes exactly these tables.
-REVISION = "0003"
+REVISION = "0004"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -314,3 +314,17 @@ def _drop_corpus_index(_table: Table, connection: Connection, **_: object) -> No
 
 event.listen(corpus_passages, "after_create", _make_corpus_index)
 event.listen(corpus_passages, "before_drop", _drop_corpus_index)
+# A plan goes with the conversation that it was made in.
+action_plans = Table(
+    "action_plans",
+    metadata,
+    Column("id", KEY, primary_key=True),
+    Column("user_id", KEY, nullable=False),
+    Column("thread_id", KEY, ForeignKey("threads.id", ondelete="CASCADE"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("update_time", UtcTime, nullable=False),
+    Index(None, "user_id", "update_time", "id"),
+    Index(None, "thread_id"),
+)

@@ -48,6 +48,8 @@ DEFAULTS: Final = {
     "JWT_AUDIENCE": "apex",
     "JWT_ALGORITHMS": "HS256",
     "MODEL": "offline",
+    "POLICY_WEBHOOK_URL": "",
+    "POLICY_WEBHOOK_SECRET": None,
     "FALLBACK_MODEL": "",
     "LARGER_MODEL": "",
     "OFFERED_MODELS": "",
@@ -375,6 +377,40 @@ def test_development_secrets_end_with_development(environment: str) -> None:
     expected = f"APEX_JWT_SECRET or APEX_JWKS_URL must be set in {environment}"
     assert problems({"APEX_ENVIRONMENT": environment}) == (expected,)
     assert not Environment(environment).is_local
+
+
+# ---- The policy webhook ----
+
+
+WEBHOOK: Final = {
+    "APEX_POLICY_WEBHOOK_URL": "https://router.example.com/policies",
+    "APEX_POLICY_WEBHOOK_SECRET": "s" * 32,
+}
+
+
+def test_the_webhook_and_its_secret_are_set_together() -> None:
+    assert problems(WEBHOOK) == ()
+    expected = "APEX_POLICY_WEBHOOK_URL and APEX_POLICY_WEBHOOK_SECRET must be set together"
+    for name in WEBHOOK:
+        assert problems({name: WEBHOOK[name]}) == (expected,)
+
+
+def test_the_webhooks_secret_is_as_long_as_the_digest() -> None:
+    (problem,) = problems({**WEBHOOK, "APEX_POLICY_WEBHOOK_SECRET": "s" * 31})
+    assert problem == "APEX_POLICY_WEBHOOK_SECRET=(hidden): must be at least 32 bytes long"
+
+
+@pytest.mark.parametrize("value", ["router", "ftp://h/x", "https://", "https://ann:secret@h/x"])
+def test_the_webhook_is_a_url_without_a_user(value: str) -> None:
+    (problem,) = problems({**WEBHOOK, "APEX_POLICY_WEBHOOK_URL": value})
+    assert problem.endswith("must be a URL without a user name, such as https://router.example.com/policies")
+
+
+def test_the_webhook_is_encrypted_outside_of_local_environments() -> None:
+    plain = {**WEBHOOK, "APEX_POLICY_WEBHOOK_URL": "http://router/x"}
+    assert problems(plain) == ()
+    (problem,) = problems({**plain, **PRODUCTION, "APEX_JWT_SECRET": SECRET})
+    assert problem == "APEX_POLICY_WEBHOOK_URL='http://router/x': must begin with https:// in production"
 
 
 # ---- What a person is told ----

@@ -72,6 +72,9 @@ NOTICED_BY: Final[Mapping[str, str]] = {
         f"{OTHERS}[memory-Threads.history]"
     ),
     'storage/waiting.py::Waiting.__init__ runs.c.user_id == bindparam("user_id")': (f"{OTHERS}[sqlite-Runs.resolve]"),
+    "storage/memory_plans.py::MemoryActionPlans.list plan.user_id == user_id": f"{OTHERS}[memory-ActionPlans.list]",
+    "storage/plans.py::_is action_plans.c.user_id == user_id": f"{OTHERS}[sqlite-ActionPlans.get]",
+    "storage/plans.py::SqlActionPlans.list action_plans.c.user_id == user_id": (f"{OTHERS}[sqlite-ActionPlans.list]"),
     "storage/runs.py::_is runs.c.user_id == user_id": f"{OTHERS}[sqlite-Runs.get]",
     "storage/runs.py::SqlRuns.find_by_client_message runs.c.user_id == user_id": (
         f"{OTHERS}[sqlite-Runs.find_by_client_message]"

@@ -8,10 +8,10 @@ from typing import Final
 import pytest
 
 from storage.errors import RecordNotFoundError
-from storage.interfaces import Corpora, EventLog, Files, Runs, Storage, Threads
+from storage.interfaces import ActionPlans, Corpora, EventLog, Files, Runs, Storage, Threads
 from storage.records import Page, Resolution, RunRecord, SearchResult
 from tests.support.corpora import Room, a_corpus, a_document
-from tests.support.storage import LEASE_MS, a_run, accepted, an_ending, at, events, save_file, working
+from tests.support.storage import LEASE_MS, a_plan, a_run, accepted, an_ending, at, events, save_file, working
 
 OWNER: Final = "ada"
 STRANGER: Final = "bob"
@@ -26,7 +26,7 @@ MAKES_SOMETHING_NEW: Final = frozenset({"Files.upload"})
 class Belongings:
     """What the owner has.
 
-    A thread with a finished and an open run, a run that waits for a decision, a file, and a corpus with a document.
+    A thread with a finished and an open run, a run that waits for a decision, a file, a corpus with a document, a plan.
     """
 
     finished: RunRecord
@@ -35,6 +35,7 @@ class Belongings:
     file_id: str
     corpus_id: str
     document_id: str
+    plan_id: str
 
 
 async def owned_in(storage: Storage) -> Belongings:
@@ -48,7 +49,8 @@ async def owned_in(storage: Storage) -> Belongings:
     file_id = (await save_file(storage, b"content", OWNER)).file_id
     corpus = await storage.corpora.create(a_corpus(OWNER), max_corpora=9)
     document, _ = await storage.corpora.add_document(a_document(corpus, "Retry twice."), **ROOM)
-    return Belongings(finished, run, waiting, file_id, corpus.corpus_id, document.document_id)
+    plan = await storage.plans.create(a_plan(finished.thread_id, OWNER))
+    return Belongings(finished, run, waiting, file_id, corpus.corpus_id, document.document_id, plan.plan_id)
 
 
 async def passages(storage: Storage, user: str, corpus_id: str) -> Sequence[object]:
@@ -110,6 +112,11 @@ CALLS: Final[Mapping[str, Callable[[Storage, str, Belongings], Awaitable[object]
     "Corpora.replace_document": lambda storage, user, its: storage.corpora.replace_document(
         a_document(its.corpus_id, "Something else.", user_id=user, document_id=its.document_id), max_passages=9
     ),
+    "ActionPlans.get": lambda storage, user, its: storage.plans.get(user, its.plan_id),
+    "ActionPlans.list": lambda storage, user, _: storage.plans.list(user, limit=9),
+    "ActionPlans.replace": lambda storage, user, its: storage.plans.replace(
+        user, its.plan_id, b"changed", version=1, update_time=at(500)
+    ),
 }
 IN_RECORDS: Final = frozenset({"Corpora.add_document", "Corpora.replace_document"})
 
@@ -127,6 +134,7 @@ async def everything(storage: Storage, its: Belongings) -> Sequence[object]:
         await storage.corpora.list(OWNER),
         await storage.corpora.version(OWNER),
         await passages(storage, OWNER, its.corpus_id),
+        await storage.plans.list(OWNER, limit=9),
     )
 
 
@@ -161,7 +169,7 @@ async def test_somebody_else_finds_nothing_and_changes_nothing(storage: Storage,
 def test_every_method_that_asks_for_a_user_is_called() -> None:
     asking = {
         f"{protocol.__name__}.{name}"
-        for protocol in (EventLog, Runs, Threads, Files, Corpora)
+        for protocol in (EventLog, Runs, Threads, Files, Corpora, ActionPlans)
         for name, method in inspect.getmembers(protocol, inspect.isfunction)
         if "user_id" in inspect.signature(method).parameters
     }

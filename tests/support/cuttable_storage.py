@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from storage.errors import StorageUnavailableError
-from storage.interfaces import Corpora, EventLog, Files, Runs, Storage, Threads
+from storage.interfaces import ActionPlans, Corpora, EventLog, Files, Runs, Storage, Threads
 from tests.support.faulty_log import FaultyEventLog
 from tests.support.gates import Gate
 
@@ -55,6 +55,10 @@ class CuttableStorage:
     @property
     def corpora(self) -> Corpora:
         return self._inner.corpora
+
+    @property
+    def plans(self) -> ActionPlans:
+        return self._inner.plans
 
     def open_gates(self) -> None:
         """Hold nobody up any more."""

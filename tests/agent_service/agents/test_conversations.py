@@ -123,6 +123,15 @@ async def test_goals_are_judged_all_at_once_over_the_same_requests(bench: Bench)
     assert told.result("combine_options")["feasible"] is False
 
 
+async def test_where_nobody_computes_options_goals_become_numbers_and_nothing_is_promised() -> None:
+    async with Bench(agents=AGENTS) as bench:
+        await bench.put("log.csv", LOG)
+        answer = (await bench.ask("-20 % cost, 2x faster, +30 % usage: what do I do?")).final.content
+    assert "| usage +30 % | 6 requests | 8 requests |" in answer
+    assert "Not available here yet" in answer
+    assert "sav" not in answer.partition("### Not available")[0].replace("any saving", "").replace("a saving", "")
+
+
 async def test_failures_are_counted(bench: Bench) -> None:
     await bench.put("log.csv", LOG)
     answer = (await bench.ask("Show the error rate and what fails")).final.content
