@@ -6,7 +6,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,8 @@ from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
 from agent_service.tools.datasets import is_data
 from configuration.variables import SettingsError
 from storage.caches import open_cache
+from storage.data_dir import database_path
+from storage.database import sqlite_url
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
 from storage.interfaces import Storage
 from storage.opening import migrate_storage, open_storage
@@ -118,7 +120,7 @@ async def open_app(
         stack.push_async_callback(cache.close)
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        given = [*own_tools(storage, place, clock), *tools]
+        given = [*own_tools(storage, place, clock, analyzed_databases(settings)), *tools]
         registry = await stack.enter_async_context(open_registry(settings, [*OWN_AGENTS, *agents], given, metrics))
         _check_timeouts(settings, registry)
         attempts = Attempts(
@@ -323,6 +325,14 @@ def _check_timeouts(settings: Settings, registry: Registry) -> None:
         given = f"APEX_AGENT_EXECUTION_TIMEOUT_S={settings.agent_execution_timeout_s:g}"
         text = f"{given}: must be greater than {longest.timeout_ms / 1000:g}, the timeout of the tool {longest.name}"
         raise SettingsError((text,))
+
+
+def analyzed_databases(settings: Settings) -> Mapping[str, str]:
+    """Return the databases (name → URL) that may be looked at: those named; else, in development and test, our own."""
+    named = settings.analyzed_databases
+    if named is not None or not settings.environment.is_local:
+        return named or {}
+    return {"apex": settings.database_url or sqlite_url(database_path(settings.data_dir))}
 
 
 def _tls(settings: Settings) -> TlsFiles | None:

@@ -1,6 +1,7 @@
 """The service's settings: environment variables with the prefix `APEX_`, frozen, checked all at once."""
 
 import contextlib
+import json
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,12 @@ DEVELOPMENT_SECRET_BYTES: Final = 32
 SECRET_FILE: Final = "dev-jwt-secret"  # noqa: S105 - a file name
 """In the data directory: the development secret, made at the first start."""
 
+DATABASE_SCHEMES: Final = frozenset({"postgresql", "postgres", "postgresql+asyncpg", "sqlite", "sqlite+aiosqlite"})
+"""Of the databases that may be looked at."""
+
+MAX_ANALYZER_TARGETS: Final = 20
+"""Databases that may be looked at."""
+
 _MESSAGES_PER_MINUTE: Final = MappingProxyType({"test": 1000, "development": 300, "staging": 100, "production": 30})
 
 
@@ -47,6 +54,7 @@ class Settings(BaseModel):
     data_dir: Path = Path("var")
     database_url: str = ""
     redis_url: str = ""
+    analyzer_targets: SecretStr | None = None
     grpc_address: Address = "127.0.0.1:50051"
     grpc_tls_cert: Path | None = None
     grpc_tls_key: Path | None = None
@@ -143,6 +151,11 @@ class Settings(BaseModel):
         return not self.database_url or self.database_url.startswith("sqlite")
 
     @property
+    def analyzed_databases(self) -> Mapping[str, str] | None:
+        """The databases that may be looked at (name → URL); None: nobody has said."""
+        return None if self.analyzer_targets is None else _targets(self.analyzer_targets.get_secret_value())
+
+    @property
     def algorithms(self) -> tuple[str, ...]:
         """The permitted signature algorithms of tokens."""
         return _listed(self.jwt_algorithms)
@@ -174,9 +187,35 @@ def _conflicts(settings: Settings) -> Iterator[Conflict]:
         text = f"APEX_RUN_TIMEOUT_S={settings.run_timeout_s:g}: must be greater than {step}: a run has several steps"
         yield ("run_timeout_s", "agent_execution_timeout_s"), text
     yield from _tls_problems(settings)
+    yield from _target_problems(settings)
     yield from _token_problems(settings)
     addresses = {"grpc_address": settings.grpc_address, "service_admin_address": settings.service_admin_address}
     yield from exposed(settings.environment, addresses)
+
+
+def _targets(text: str) -> dict[str, str]:
+    """Return name → URL of `{"name": "URL"}`, or of `name=URL,name=URL`. Raises `ValueError`."""
+    if text.lstrip().startswith("{"):
+        found = json.loads(text)
+        pairs = [(name, str(url)) for name, url in found.items()]
+    else:
+        pairs = [(name.strip(), url.strip()) for name, _, url in (one.partition("=") for one in text.split(","))]
+    if any(not name or urlsplit(url).scheme not in DATABASE_SCHEMES for name, url in pairs):
+        raise ValueError("a name or an address is wrong")
+    if len(dict(pairs)) != len(pairs) or len(pairs) > MAX_ANALYZER_TARGETS:
+        raise ValueError("too many, or one twice")
+    return dict(pairs)
+
+
+def _target_problems(settings: Settings) -> Iterator[Conflict]:
+    try:
+        _ = settings.analyzed_databases
+    except ValueError:
+        text = (
+            f"must be name=URL,name=URL or a JSON object of them, up to {MAX_ANALYZER_TARGETS} with different names; "
+            "a URL begins with postgresql:// or sqlite:///"
+        )
+        yield ("analyzer_targets",), f"APEX_ANALYZER_TARGETS=(hidden): {text}"
 
 
 def _tls_problems(settings: Settings) -> Iterator[Conflict]:

@@ -36,6 +36,7 @@ DEFAULTS: Final = {
     "DATA_DIR": Path("var"),
     "DATABASE_URL": "",
     "REDIS_URL": "",
+    "ANALYZER_TARGETS": None,
     "GRPC_ADDRESS": "127.0.0.1:50051",
     "GRPC_TLS_CERT": None,
     "GRPC_TLS_KEY": None,
@@ -189,6 +190,51 @@ def test_the_password_of_redis_is_not_shown() -> None:
 def test_another_kind_of_database_is_refused(url: str) -> None:
     text = "must begin with postgresql+asyncpg:// or sqlite+aiosqlite://"
     assert problems({"APEX_DATABASE_URL": url}) == (f"APEX_DATABASE_URL={url!r}: {text}",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shop=postgresql://ann:pw@db/shop?a=b, wiki=sqlite:////var/wiki.db",
+        '{"shop": "postgresql://ann:pw@db/shop?a=b", "wiki": "sqlite:////var/wiki.db"}',
+    ],
+    ids=["list", "json"],
+)
+def test_databases_to_look_at_have_names(text: str) -> None:
+    settings = load_settings({"APEX_ANALYZER_TARGETS": text})
+    assert settings.analyzed_databases == {
+        "shop": "postgresql://ann:pw@db/shop?a=b",
+        "wiki": "sqlite:////var/wiki.db",
+    }
+    assert "pw" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://ann:topsecret@db/shop",
+        "shop=mysql://ann:topsecret@db/shop",
+        "shop=postgresql://ann:topsecret@db/shop,shop=postgresql://db/b",
+        "=postgresql://ann:topsecret@db/shop",
+        '{"shop": "postgresql://ann:topsecret@db',
+        '{"shop": 3}',
+        ",".join(f"d{number}=postgresql://db/{number}" for number in range(21)),
+    ],
+    ids=["no-name", "mysql", "twice", "empty-name", "no-json", "no-url", "too-many"],
+)
+def test_a_wrong_list_of_databases_is_told_without_what_is_in_it(text: str) -> None:
+    (problem,) = problems({"APEX_ANALYZER_TARGETS": text})
+    assert problem.startswith("APEX_ANALYZER_TARGETS=(hidden): must be name=URL")
+    assert "topsecret" not in problem
+    assert (
+        len(
+            load_settings(
+                {"APEX_ANALYZER_TARGETS": ",".join(f"d{n}=sqlite:///{n}" for n in range(20))}
+            ).analyzed_databases
+            or {}
+        )
+        == 20
+    )
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "openai:", ":gpt-4o", " "])
