@@ -154,7 +154,7 @@ def _tool(server_name: str, server: McpServer, connection: McpConnection, listed
         effect=effect,
         timeout_ms=round((server.timeout_s + CONNECT_TIMEOUT_S + 1) * 1000),
         scopes=server.scopes,
-        needs_approval=(lambda _: reason) if server.approval and effect is Effect.UNSAFE else None,
+        needs_approval=(lambda _: reason) if effect is Effect.UNSAFE else None,
     )
 
 
