@@ -275,14 +275,15 @@ async def test_a_call_that_ended_is_not_made_again_by_a_retry_nor_by_another_mod
     others = CannedTools().make(["cost_breakdown", "latency_analysis", "usage_pattern", "query_dataset"])
     loop = ScriptedLoop(triaged(Intent.PRICING), fallback="spare")
     loop.parts["data@"] = calling(ToolCall("a", "usage_summary", {"n": 1}), fails=9)
-    loop.parts["data@spare"] = calling(
-        ToolCall("b", "usage_summary", {"n": 1}), ToolCall("c", "usage_summary", {"n": 2})
-    )
+    # An unsafe one would be asked about, and the step begin again once more.
+    other = [] if effect is Effect.UNSAFE else [ToolCall("c", "usage_summary", {"n": 2})]
+    loop.parts["data@spare"] = calling(ToolCall("b", "usage_summary", {"n": 1}), *other)
     async with Bench(agents=EVERYBODY, tools=(*tools, *others), loop=loop) as bench:
         told = await bench.ask("prices")
-    assert loop.played == ["triage", "data", "data", "data", "data@spare"]
-    assert ran == ["1-data.a", "1-data.c"]
-    assert told.final.content == "success success"
+    asked = ["data"] if effect is Effect.UNSAFE else []
+    assert loop.played == ["triage", *asked, "data", "data", "data", "data@spare"]
+    assert ran == ["1-data.a", *(f"1-data.{call.call_id}" for call in other)]
+    assert told.final.content == " ".join(["success"] * (1 + len(other)))
     assert [call.tool_call_id for call in told.bodies(ToolExecuting)] == ran
 
 
