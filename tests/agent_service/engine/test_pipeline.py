@@ -15,6 +15,7 @@ from agent_service.engine.events import (
     AgentHandoff,
     AgentProgress,
     AgentThinking,
+    ApprovalResolved,
     Effect,
     ProgressStage,
     ToolCompleted,
@@ -275,14 +276,15 @@ async def test_a_call_that_ended_is_not_made_again_by_a_retry_nor_by_another_mod
     others = CannedTools().make(["cost_breakdown", "latency_analysis", "usage_pattern", "query_dataset"])
     loop = ScriptedLoop(triaged(Intent.PRICING), fallback="spare")
     loop.parts["data@"] = calling(ToolCall("a", "usage_summary", {"n": 1}), fails=9)
-    loop.parts["data@spare"] = calling(
-        ToolCall("b", "usage_summary", {"n": 1}), ToolCall("c", "usage_summary", {"n": 2})
-    )
+    # An unsafe one would be asked about, and the step begin again once more.
+    other = [] if effect is Effect.UNSAFE else [ToolCall("c", "usage_summary", {"n": 2})]
+    loop.parts["data@spare"] = calling(ToolCall("b", "usage_summary", {"n": 1}), *other)
     async with Bench(agents=EVERYBODY, tools=(*tools, *others), loop=loop) as bench:
         told = await bench.ask("prices")
-    assert loop.played == ["triage", "data", "data", "data", "data@spare"]
-    assert ran == ["1-data.a", "1-data.c"]
-    assert told.final.content == "success success"
+    asked = ["data"] if effect is Effect.UNSAFE else []
+    assert loop.played == ["triage", *asked, "data", "data", "data", "data@spare"]
+    assert ran == ["1-data.a", *(f"1-data.{call.call_id}" for call in other)]
+    assert told.final.content == " ".join(["success"] * (1 + len(other)))
     assert [call.tool_call_id for call in told.bodies(ToolExecuting)] == ran
 
 
@@ -392,6 +394,32 @@ async def test_what_concerns_the_run_stops_the_others_too() -> None:
         told = await bench.ask("costs, and what our docs say")
     assert told.error.reason is ErrorReason.BUDGET_EXCEEDED
     assert stopped == ["data"]
+
+
+async def test_where_one_waits_for_a_person_the_others_come_to_their_end_first() -> None:
+    ran: list[str] = []
+    tools = [an_effect("cost_breakdown", Effect.UNSAFE, ran)]
+    tools += [tool for tool in CannedTools().make() if tool.name != "cost_breakdown"]
+    asked = asyncio.Event()
+
+    async def asks(step: Step, sink: StepSink) -> StepResult:
+        asked.set()
+        return await calling(ToolCall("a", "cost_breakdown", {}))(step, sink)
+
+    async def goes_on(step: Step, sink: StepSink) -> StepResult:
+        await asked.wait()
+        await calling(ToolCall("a", "usage_summary", {}), ToolCall("b", "usage_summary", {}))(step, sink)
+        return await says_its_name(step, sink)
+
+    loop = ScriptedLoop(triaged(Intent.COST_ANALYSIS, "corpus_admin"), {"data": asks, "corpus_admin": goes_on})
+    async with Bench(agents=EVERYBODY, tools=tools, loop=loop) as bench:
+        told = await bench.ask("costs, and what our docs say")
+    assert [name for name in loop.played if name != "reporting"] == ["triage", "data", "corpus_admin", "data"]
+    assert ran == ["1-data.a"]
+    decided = next(event.seq for event in told.events if isinstance(event.body, ApprovalResolved))
+    before = [event.body for event in told.events[:decided]]
+    assert "Corpus admin: done." in [body.message for body in before if isinstance(body, AgentProgress)]
+    assert told.final.content == "reporting found it."
 
 
 async def test_a_crash_in_the_middle_of_a_stage_repeats_only_what_was_not_finished() -> None:
