@@ -498,6 +498,36 @@ async def test_a_run_whose_worker_is_lost_goes_on_with_the_model_that_it_had_com
     ]
 
 
+async def test_what_a_lost_worker_did_with_one_model_is_not_done_again_with_the_next() -> None:
+    ran: list[str] = []
+    tools = [an_effect("usage_summary", Effect.IDEMPOTENT, ran)]
+    tools += [tool for tool in CannedTools().make() if tool.name != "usage_summary"]
+    lost = asyncio.Event()
+
+    async def waits(step: Step, sink: StepSink) -> StepResult:
+        await lost.wait()
+        return await calling(ToolCall("b", "usage_summary", {}))(step, sink)
+
+    loop = ScriptedLoop(triaged(Intent.PRICING), {"data@spare": waits}, fallback="spare")
+    loop.parts["data@"] = calling(ToolCall("a", "usage_summary", {}), fails=9)
+    async with Bench(agents=EVERYBODY, tools=tools, loop=loop) as bench:
+        whole = 0
+        async with await bench.watch(run := await bench.accept("prices")) as watch:
+            job = Job(await bench.claim(run))
+            job.task = asyncio.create_task(bench.attempts().work(job))
+            while not whole:
+                bodies = [event.body for event in bench.decode(await anext(watch))]
+                whole += sum(isinstance(b, AgentProgress) and b.stage is ProgressStage.DEGRADED for b in bodies)
+        job.task.cancel()
+        await asyncio.wait({job.task})
+        lost.set()
+        await bench.attempts().work(Job(await bench.claim(run)))
+        told = await bench.told(run)
+    assert loop.played[-1] == "data@spare"
+    assert ran == ["1-data.a"]
+    assert told.final.content == "success"
+
+
 async def test_a_writer_that_failed_before_a_crash_is_not_asked_again_after_it() -> None:
     hangs = asyncio.Event()
 
