@@ -6,7 +6,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +45,12 @@ from agent_service.llm.prices import are_priced
 from agent_service.logs import configure_logs
 from agent_service.settings import Settings, StartError, development_secret
 from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
+from agent_service.tools.actions.webhook import Webhook
 from agent_service.tools.datasets import is_data
 from configuration.variables import SettingsError
 from storage.caches import open_cache
+from storage.data_dir import database_path
+from storage.database import sqlite_url
 from storage.errors import DataDirLockedError, SchemaMismatchError, StorageUnavailableError
 from storage.interfaces import Storage
 from storage.opening import migrate_storage, open_storage
@@ -119,7 +122,7 @@ async def open_app(
         stack.push_async_callback(cache.close)
         broadcast = Broadcast(storage.events, storage.runs)
         journal = Journal(storage.events, broadcast.publish)
-        given = [*own_tools(storage, place, clock), *tools]
+        given = [*own_tools(storage, place, clock, analyzed_databases(settings), _webhook(settings)), *tools]
         registry = await stack.enter_async_context(open_registry(settings, [*OWN_AGENTS, *agents], given, metrics))
         _check_timeouts(settings, registry)
         attempts = Attempts(
@@ -135,7 +138,12 @@ async def open_app(
                 run_timeout_ms=round(settings.run_timeout_s * 1000),
                 larger_model=settings.larger_model,
                 degraded=counted_in(metrics),
-                cache=AnswerCache(cache, storage.files, clock, versions=(version_of_files(storage.files, is_data),)),
+                cache=AnswerCache(
+                    cache,
+                    storage.files,
+                    clock,
+                    versions=(version_of_files(storage.files, is_data), storage.corpora.version),
+                ),
             ),
             tools=registry.tools,
             limits=ToolLimits(),
@@ -324,6 +332,14 @@ def _check_timeouts(settings: Settings, registry: Registry) -> None:
         raise SettingsError((text,))
 
 
+def analyzed_databases(settings: Settings) -> Mapping[str, str]:
+    """Return the databases (name → URL) that may be looked at: those named; else, in development and test, our own."""
+    named = settings.analyzed_databases
+    if named is not None or not settings.environment.is_local:
+        return named or {}
+    return {"apex": settings.database_url or sqlite_url(database_path(settings.data_dir))}
+
+
 def _tls(settings: Settings) -> TlsFiles | None:
     """Read the files of TLS. Raises `SettingsError` for what no server could use."""
     if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
@@ -343,6 +359,12 @@ def _tls(settings: Settings) -> TlsFiles | None:
         key=settings.grpc_tls_key.read_bytes(),
         client_ca=client_ca.read_bytes() if client_ca else None,
     )
+
+
+def _webhook(settings: Settings) -> Webhook | None:
+    """Return where policies are applied, None where nothing is configured."""
+    secret = settings.policy_webhook_secret
+    return Webhook(settings.policy_webhook_url, secret.get_secret_value().encode()) if secret is not None else None
 
 
 def _keys(settings: Settings) -> KeySource:

@@ -1,6 +1,7 @@
 """The service's settings: environment variables with the prefix `APEX_`, frozen, checked all at once."""
 
 import contextlib
+import json
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,11 +24,20 @@ PUBLIC_KEY_ALGORITHMS: Final = frozenset(
 )
 """What keys of an issuer may sign with."""
 
+MIN_WEBHOOK_SECRET_BYTES: Final = 32
+"""Of the secret that signs policies: as long as the digest."""
+
 DEVELOPMENT_SECRET_BYTES: Final = 32
 """Of chance in the development secret, which is twice as long in hexadecimal."""
 
 SECRET_FILE: Final = "dev-jwt-secret"  # noqa: S105 - a file name
 """In the data directory: the development secret, made at the first start."""
+
+DATABASE_SCHEMES: Final = frozenset({"postgresql", "postgres", "postgresql+asyncpg", "sqlite", "sqlite+aiosqlite"})
+"""Of the databases that may be looked at."""
+
+MAX_ANALYZER_TARGETS: Final = 20
+"""Databases that may be looked at."""
 
 _MESSAGES_PER_MINUTE: Final = MappingProxyType({"test": 1000, "development": 300, "staging": 100, "production": 30})
 
@@ -47,6 +57,7 @@ class Settings(BaseModel):
     data_dir: Path = Path("var")
     database_url: str = ""
     redis_url: str = ""
+    analyzer_targets: SecretStr | None = None
     grpc_address: Address = "127.0.0.1:50051"
     grpc_tls_cert: Path | None = None
     grpc_tls_key: Path | None = None
@@ -58,6 +69,8 @@ class Settings(BaseModel):
     jwt_audience: str = Field("apex", min_length=1)
     jwt_algorithms: str = "HS256"
     model: str = Field("offline", min_length=1)
+    policy_webhook_url: str = ""
+    policy_webhook_secret: SecretStr | None = None
     fallback_model: str = ""
     larger_model: str = ""
     offered_models: str = ""
@@ -98,6 +111,14 @@ class Settings(BaseModel):
     def _jwks(cls, value: str) -> str:
         if value and not (urlsplit(value).scheme in {"https", "http"} and urlsplit(value).hostname):
             raise ValueError("must be a URL such as https://issuer.example.com/.well-known/jwks.json")
+        return value
+
+    @field_validator("policy_webhook_url")
+    @classmethod
+    def _webhook(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and not (parts.scheme in {"https", "http"} and parts.hostname and parts.username is None):
+            raise ValueError("must be a URL without a user name, such as https://router.example.com/policies")
         return value
 
     @field_validator("model", "fallback_model", "larger_model")
@@ -144,6 +165,11 @@ class Settings(BaseModel):
         return not self.database_url or self.database_url.startswith("sqlite")
 
     @property
+    def analyzed_databases(self) -> Mapping[str, str] | None:
+        """The databases that may be looked at (name → URL); None: nobody has said."""
+        return None if self.analyzer_targets is None else _targets(self.analyzer_targets.get_secret_value())
+
+    @property
     def algorithms(self) -> tuple[str, ...]:
         """The permitted signature algorithms of tokens."""
         return _listed(self.jwt_algorithms)
@@ -175,9 +201,36 @@ def _conflicts(settings: Settings) -> Iterator[Conflict]:
         text = f"APEX_RUN_TIMEOUT_S={settings.run_timeout_s:g}: must be greater than {step}: a run has several steps"
         yield ("run_timeout_s", "agent_execution_timeout_s"), text
     yield from _tls_problems(settings)
+    yield from _target_problems(settings)
     yield from _token_problems(settings)
+    yield from _webhook_problems(settings)
     addresses = {"grpc_address": settings.grpc_address, "service_admin_address": settings.service_admin_address}
     yield from exposed(settings.environment, addresses)
+
+
+def _targets(text: str) -> dict[str, str]:
+    """Return name → URL of `{"name": "URL"}`, or of `name=URL,name=URL`. Raises `ValueError`."""
+    if text.lstrip().startswith("{"):
+        found = json.loads(text)
+        pairs = [(name, str(url)) for name, url in found.items()]
+    else:
+        pairs = [(name.strip(), url.strip()) for name, _, url in (one.partition("=") for one in text.split(","))]
+    if any(not name or urlsplit(url).scheme not in DATABASE_SCHEMES for name, url in pairs):
+        raise ValueError("a name or an address is wrong")
+    if len(dict(pairs)) != len(pairs) or len(pairs) > MAX_ANALYZER_TARGETS:
+        raise ValueError("too many, or one twice")
+    return dict(pairs)
+
+
+def _target_problems(settings: Settings) -> Iterator[Conflict]:
+    try:
+        _ = settings.analyzed_databases
+    except ValueError:
+        text = (
+            f"must be name=URL,name=URL or a JSON object of them, up to {MAX_ANALYZER_TARGETS} with different names; "
+            "a URL begins with postgresql:// or sqlite:///"
+        )
+        yield ("analyzer_targets",), f"APEX_ANALYZER_TARGETS=(hidden): {text}"
 
 
 def _tls_problems(settings: Settings) -> Iterator[Conflict]:
@@ -209,6 +262,17 @@ def _token_problems(settings: Settings) -> Iterator[Conflict]:
             yield fields, f"APEX_JWT_SECRET=(hidden): {text}"
     elif not settings.environment.is_local:
         yield fields, f"APEX_JWT_SECRET or APEX_JWKS_URL must be set in {settings.environment}"
+
+
+def _webhook_problems(settings: Settings) -> Iterator[Conflict]:
+    fields = ("environment", "policy_webhook_url", "policy_webhook_secret")
+    url, secret = settings.policy_webhook_url, settings.policy_webhook_secret
+    if bool(url) is not (secret is not None):
+        yield fields, "APEX_POLICY_WEBHOOK_URL and APEX_POLICY_WEBHOOK_SECRET must be set together"
+    if secret is not None and len(secret.get_secret_value().encode()) < MIN_WEBHOOK_SECRET_BYTES:
+        yield fields, f"APEX_POLICY_WEBHOOK_SECRET=(hidden): must be at least {MIN_WEBHOOK_SECRET_BYTES} bytes long"
+    if url and not settings.environment.is_local and urlsplit(url).scheme != "https":
+        yield fields, f"APEX_POLICY_WEBHOOK_URL={url!r}: must begin with https:// in {settings.environment}"
 
 
 def development_secret(data_dir: Path) -> str:

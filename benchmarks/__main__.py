@@ -13,10 +13,15 @@ from benchmarks.figures import Round
 from benchmarks.load import LoadFailedError, run_load
 from benchmarks.plan import FULL, QUICK, TINY, Sizes
 from benchmarks.report import Result, save, table
+from benchmarks.tools import measure
+from benchmarks.tools import table as tools_table
 
 POSTGRES_URL: Final = "postgresql://postgres@127.0.0.1:5432/postgres"
 OUTPUT: Final = ROOT / "build" / "bench.json"
 WORK: Final = ROOT / "build" / "bench"
+TOOL_ROWS: Final = 1_000_000
+TOOL_CALLS: Final = 3
+"""Measured calls of each tool over each format."""
 SIZES: Final[Mapping[str, Sizes]] = {"full": FULL, "quick": QUICK, "tiny": TINY}
 
 
@@ -46,6 +51,7 @@ def main() -> int:
     parser.add_argument("--modes", nargs="+", choices=list(Mode), default=list(Mode), help="what is measured")
     parser.add_argument("--postgres-url", default=POSTGRES_URL, help="a server where a database may be made")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the figures are kept")
+    parser.add_argument("--tool-rows", type=int, default=TOOL_ROWS, help="rows that the data tools analyse; 0: none")
     arguments = parser.parse_args()
     postgres_url: str = arguments.postgres_url
     modes = [Mode(mode) for mode in arguments.modes]
@@ -60,6 +66,9 @@ def main() -> int:
     output: Path = arguments.output
     save(result, output)
     sys.stdout.write(table(result))
+    if arguments.tool_rows:
+        _say(f"data tools over {arguments.tool_rows:,} rows")
+        sys.stdout.write("\n" + tools_table(measure(arguments.tool_rows, TOOL_CALLS)))
     _say(f"{output}, in {result.taken_s:.0f} s")
     return 0
 

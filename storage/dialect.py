@@ -4,13 +4,27 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from sqlalchemy import BigInteger, ColumnElement, Interval, String, bindparam, cast, func, literal_column, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Interval,
+    Select,
+    String,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+    text,
+    type_coerce,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage import postgres_append, sqlite_append
 from storage.prepared import Query, Transaction
 from storage.records import Append, StoredEvent
-from storage.schema import UtcTime
+from storage.schema import POSTGRES_WORDS, UtcTime, corpus_passages
 
 #: The name under which `database` registers `str.lower` in SQLite, whose own `lower` knows ASCII only.
 SQLITE_LOWER = "apex_lower"
@@ -60,6 +74,15 @@ class StorageDialect(Protocol):
         """Write events."""
         ...
 
+    def passages_with(
+        self, terms: Sequence[str], corpus_ids: Sequence[str], *, as_beginnings: bool, limit: int
+    ) -> Select[int]:
+        """Return the query for the ids of the passages that have one of the terms, the likeliest first.
+
+        `terms` and `corpus_ids`: at least one each. `as_beginnings`: also longer words that begin with a term.
+        """
+        ...
+
 
 class SqliteDialect:
     """SQLite. Every writing transaction begins with BEGIN IMMEDIATE, so that writers pass one at a time anyway."""
@@ -90,6 +113,18 @@ class SqliteDialect:
     def insert_events(self, events: Sequence[StoredEvent]) -> Transaction[None]:
         return sqlite_append.insert_events(events)
 
+    def passages_with(
+        self, terms: Sequence[str], corpus_ids: Sequence[str], *, as_beginnings: bool, limit: int
+    ) -> Select[int]:
+        # In quotes nothing is syntax, and no term holds a quote: it is made of letters and digits.
+        wanted = " OR ".join(f'"{term}"' + "*" * as_beginnings for term in terms)
+        within = " OR ".join(f'"{corpus_id}"' for corpus_id in corpus_ids)
+        # The corpus weighs nothing in the rank.
+        matches = text("corpus_index MATCH :wanted").bindparams(wanted=f"corpus_id : ({within}) AND words : ({wanted})")
+        rowid: ColumnElement[int] = literal_column("rowid", Integer)
+        order = text("bm25(corpus_index, 0.0, 1.0), rowid")
+        return select(rowid).select_from(text("corpus_index")).where(matches).order_by(order).limit(limit)
+
 
 class PostgresDialect:
     """PostgreSQL."""
@@ -119,3 +154,16 @@ class PostgresDialect:
 
     def insert_events(self, events: Sequence[StoredEvent]) -> Transaction[None]:
         return postgres_append.insert_events(events)
+
+    def passages_with(
+        self, terms: Sequence[str], corpus_ids: Sequence[str], *, as_beginnings: bool, limit: int
+    ) -> Select[int]:
+        wanted = " | ".join(f"'{term}'" + ":*" * as_beginnings for term in terms)
+        query = func.to_tsquery(text("'simple'::regconfig"), wanted)
+        rank = func.ts_rank_cd(POSTGRES_WORDS, query)
+        return (
+            select(corpus_passages.c.id)
+            .where(corpus_passages.c.corpus_id.in_(corpus_ids), POSTGRES_WORDS.op("@@")(query))
+            .order_by(rank.desc(), corpus_passages.c.id)
+            .limit(limit)
+        )

@@ -40,6 +40,23 @@ class FileTooLargeError(StorageError):
         self.limit_bytes = limit_bytes
 
 
+class CorpusLimitError(StorageError):
+    """The user, or a corpus, has as many of something as there may be. Nothing was saved."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"there may be {limit} {what} at most")
+        self.what = what
+        self.limit = limit
+
+
+class DuplicateDocumentError(StorageError):
+    """Another document of the corpus has exactly this text. Nothing was saved."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(f"the document {title!r} has the same text")
+        self.title = title
+
+
 class DataDirLockedError(StorageError):
     """Another service uses the data directory. `pid` is its process, as far as it is known."""
 

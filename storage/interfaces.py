@@ -18,14 +18,21 @@ from storage.records import (
     AppendOutcome,
     Beat,
     Checkpoint,
+    CorpusRecord,
+    DocumentChange,
+    DocumentRecord,
     FileRecord,
     MessageRecord,
+    NewDocument,
     NewRun,
     Page,
+    PassageRecord,
+    PlanRecord,
     Position,
     Resolution,
     RunRecord,
     RunStatus,
+    SearchResult,
     StoredEvent,
     ThreadRecord,
 )
@@ -315,6 +322,107 @@ class Files(Protocol):
         ...
 
 
+class Corpora(Protocol):
+    """Knowledge bases: documents cut into passages, searched by their words."""
+
+    async def create(self, corpus: CorpusRecord, *, max_corpora: int) -> CorpusRecord:
+        """Save a new corpus, or return the one that the user has under this name, also for racing calls.
+
+        Names are equal without regard to case and the number of spaces. Raises `CorpusLimitError` when the user has
+        `max_corpora` already.
+        """
+        ...
+
+    async def get(self, user_id: str, corpus_id: str) -> CorpusRecord:
+        """Return the corpus. Raises `RecordNotFoundError`."""
+        ...
+
+    async def list(self, user_id: str) -> Sequence[CorpusRecord]:
+        """Return all corpora of the user, by name."""
+        ...
+
+    async def delete(self, user_id: str, corpus_id: str) -> None:
+        """Remove the corpus with its documents. Raises `RecordNotFoundError`."""
+        ...
+
+    async def add_document(
+        self, document: NewDocument, *, max_documents: int, max_passages: int
+    ) -> tuple[DocumentRecord, DocumentChange]:
+        """Save a document (ADDED), or return the one of the corpus that has the same `sha256` (UNCHANGED).
+
+        Raises `RecordNotFoundError` for the corpus, `CorpusLimitError` when it would have more documents or passages
+        than these.
+        """
+        ...
+
+    async def replace_document(
+        self, document: NewDocument, *, max_passages: int
+    ) -> tuple[DocumentRecord, DocumentChange]:
+        """Give the document of this id another title, source and text (UPDATED; UNCHANGED where they are the same).
+
+        Its corpus and create time stay. Raises `RecordNotFoundError`, `DuplicateDocumentError`, `CorpusLimitError`.
+        """
+        ...
+
+    async def get_document(self, user_id: str, document_id: str) -> DocumentRecord:
+        """Return the document. Raises `RecordNotFoundError`."""
+        ...
+
+    async def list_documents(
+        self, user_id: str, corpus_id: str, *, page_size: int, page_token: str = ""
+    ) -> Page[DocumentRecord]:
+        """List documents, newest first. Raises `RecordNotFoundError` for the corpus, `InvalidPageTokenError`."""
+        ...
+
+    async def delete_document(self, user_id: str, document_id: str, update_time: datetime) -> None:
+        """Remove the document; its corpus changed at this time. Raises `RecordNotFoundError`."""
+        ...
+
+    def read(self, user_id: str, corpus_id: str) -> AsyncIterator[PassageRecord]:
+        """Yield the passages of all documents, oldest document first, each in its order.
+
+        Raises `RecordNotFoundError` at the first one. What changes meanwhile may be seen as it was or as it is.
+        """
+        ...
+
+    async def search(self, user_id: str, query: str, *, corpus_ids: Collection[str], limit: int) -> SearchResult:
+        """Return the `limit` passages that fit the query best, of these corpora, or of all that the user has.
+
+        The query is words, never syntax; English words are equal by their stem. Raises `RecordNotFoundError` for a
+        corpus.
+        """
+        ...
+
+    async def version(self, user_id: str) -> str:
+        """Return a short text that changes with every change of the user's corpora, and only then."""
+        ...
+
+
+class ActionPlans(Protocol):
+    """Plans of actions. They go with the thread that they were made in."""
+
+    async def create(self, plan: PlanRecord) -> PlanRecord:
+        """Save a new plan and return it; a plan of this id that the user has already is returned as it is."""
+        ...
+
+    async def get(self, user_id: str, plan_id: str) -> PlanRecord:
+        """Return the plan. Raises `RecordNotFoundError`."""
+        ...
+
+    async def list(self, user_id: str, *, limit: int) -> Sequence[PlanRecord]:
+        """Return the `limit` plans that changed last, the newest first."""
+        ...
+
+    async def replace(
+        self, user_id: str, plan_id: str, document: bytes, *, version: int, update_time: datetime
+    ) -> PlanRecord | None:
+        """Save a changed document as `version + 1` and return the plan.
+
+        None, and nothing is saved, when the plan is no longer at `version`. Raises `RecordNotFoundError`.
+        """
+        ...
+
+
 class Cache(Protocol):
     """Small values for a while, which anybody may lose at any time: it never raises, it merely does not have them."""
 
@@ -355,6 +463,16 @@ class Storage(Protocol):
     @property
     def files(self) -> Files:
         """Files."""
+        ...
+
+    @property
+    def corpora(self) -> Corpora:
+        """Knowledge bases."""
+        ...
+
+    @property
+    def plans(self) -> ActionPlans:
+        """Plans of actions."""
         ...
 
     async def ping(self) -> None:

@@ -9,7 +9,9 @@ from datetime import datetime
 
 from storage.appends import check_appends
 from storage.errors import StorageUnavailableError
+from storage.memory_corpora import MemoryCorpora
 from storage.memory_files import MemoryFiles
+from storage.memory_plans import MemoryActionPlans
 from storage.memory_runs import MemoryRuns
 from storage.memory_state import MemoryState
 from storage.memory_threads import MemoryThreads
@@ -81,6 +83,8 @@ class MemoryStorage:
         self._runs = MemoryRuns(self.state)
         self._threads = MemoryThreads(self.state)
         self._files = MemoryFiles(self.state)
+        self._corpora = MemoryCorpora(self.state)
+        self._plans = MemoryActionPlans(self.state)
         self._closed = False
 
     @property
@@ -98,6 +102,14 @@ class MemoryStorage:
     @property
     def files(self) -> MemoryFiles:
         return self._files
+
+    @property
+    def corpora(self) -> MemoryCorpora:
+        return self._corpora
+
+    @property
+    def plans(self) -> MemoryActionPlans:
+        return self._plans
 
     async def ping(self) -> None:
         if self._closed:

@@ -5,7 +5,19 @@ from dataclasses import replace
 from datetime import datetime
 
 from storage.errors import RecordNotFoundError
-from storage.records import Checkpoint, FileRecord, MessageRecord, MessageRole, RunRecord, StoredEvent, ThreadRecord
+from storage.records import (
+    Checkpoint,
+    CorpusRecord,
+    DocumentRecord,
+    FileRecord,
+    MessageRecord,
+    MessageRole,
+    Passage,
+    PlanRecord,
+    RunRecord,
+    StoredEvent,
+    ThreadRecord,
+)
 
 
 class MemoryState:
@@ -22,8 +34,16 @@ class MemoryState:
         self.approvals: dict[tuple[str, str], datetime | None] = {}
         self.edited_args: dict[tuple[str, str], bytes] = {}
         self.files: dict[str, FileRecord] = {}
+        #: By user and plan.
+        self.plans: dict[tuple[str, str], PlanRecord] = {}
         #: By user and SHA-256.
         self.contents: dict[tuple[str, str], bytes] = {}
+        self.corpora: dict[str, CorpusRecord] = {}
+        #: By corpus: how often it has changed.
+        self.revisions: dict[str, int] = {}
+        self.documents: dict[str, DocumentRecord] = {}
+        #: By document, in order.
+        self.passages: dict[str, tuple[Passage, ...]] = {}
 
     def thread(self, user_id: str, thread_id: str) -> ThreadRecord:
         """Return the user's thread. Raises `RecordNotFoundError`."""

@@ -46,7 +46,9 @@ class MemoryThreads:
             del self._state.runs[run.run_id], self._state.events[run.run_id]
             self._state.checkpoints.pop(run.run_id, None)
             self._state.forget_approvals(run.run_id)
-        messages = self._state.messages
+        plans, messages = self._state.plans, self._state.messages
+        for plan_key in [key for key, plan in plans.items() if plan.thread_id == thread_id]:
+            del plans[plan_key]
         for message_id in [key for key, message in messages.items() if message.thread_id == thread_id]:
             del messages[message_id]
         del self._state.threads[thread_id]

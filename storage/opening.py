@@ -3,10 +3,12 @@
 import asyncio
 from pathlib import Path
 
+from storage.corpora import SqlCorpora
 from storage.data_dir import DataDirLock, database_path, files_path
 from storage.database import Database, check_revision, is_embedded, migrate, open_database, sqlite_url
 from storage.event_log import SqlEventLog
 from storage.files import SqlFiles, open_files
+from storage.plans import SqlActionPlans
 from storage.runs import SqlRuns
 from storage.threads import SqlThreads
 
@@ -21,6 +23,8 @@ class SqlStorage:
         self._runs = SqlRuns(database)
         self._threads = SqlThreads(database)
         self._files = files
+        self._corpora = SqlCorpora(database)
+        self._plans = SqlActionPlans(database)
 
     @property
     def events(self) -> SqlEventLog:
@@ -37,6 +41,14 @@ class SqlStorage:
     @property
     def files(self) -> SqlFiles:
         return self._files
+
+    @property
+    def corpora(self) -> SqlCorpora:
+        return self._corpora
+
+    @property
+    def plans(self) -> SqlActionPlans:
+        return self._plans
 
     async def ping(self) -> None:
         await self._database.ping()

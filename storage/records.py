@@ -244,8 +244,126 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CorpusRecord:
+    """A knowledge base of one user. `documents`, `passages` and `size_bytes` count what it holds."""
+
+    corpus_id: str
+    user_id: str
+    name: str
+    description: str
+    create_time: datetime
+    update_time: datetime
+    documents: int = 0
+    passages: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A part of a document that can be found and quoted by itself. `heading` is what it stands under, or empty."""
+
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRecord:
+    """A document of a corpus. `source` says where it came from; `passages` and `size_bytes` measure its text."""
+
+    document_id: str
+    corpus_id: str
+    user_id: str
+    title: str
+    source: str
+    sha256: str
+    size_bytes: int
+    passages: int
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """A document to be saved. Two of a corpus never have the same `sha256`, which is of their whole text."""
+
+    document_id: str
+    corpus_id: str
+    user_id: str
+    title: str
+    source: str
+    sha256: str
+    size_bytes: int
+    passages: Sequence[Passage]
+    time: datetime
+
+
+class DocumentChange(StrEnum):
+    """What became of a document."""
+
+    ADDED = "added"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class PassageRecord:
+    """A passage at its place. `position` counts a document's passages from 1."""
+
+    document_id: str
+    title: str
+    source: str
+    position: int
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """A passage that a search found. `spans` are where its text has a term: start, and end exclusive, in order.
+
+    `score` only compares the hits of one search; higher is better.
+    """
+
+    corpus_id: str
+    corpus_name: str
+    passage: PassageRecord
+    score: float
+    spans: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search found, best first. `terms` are the stems that were looked for.
+
+    `found` counts the passages with at least one of them, up to those that were compared; `as_beginnings` says that no
+    passage had one as a word, so that longer words were taken that begin with it.
+    """
+
+    terms: Sequence[str]
+    hits: Sequence[SearchHit]
+    found: int
+    as_beginnings: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """One page of a listing. An empty `next_page_token` says that there is no more."""
 
     items: Sequence[T]
     next_page_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """A plan of actions of one user, made in one thread.
+
+    `document` is opaque to storage. `version` starts at 1 and grows with every change.
+    """
+
+    plan_id: str
+    user_id: str
+    thread_id: str
+    version: int
+    document: bytes
+    create_time: datetime
+    update_time: datetime

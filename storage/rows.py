@@ -4,7 +4,18 @@ from typing import TypeAlias
 
 from sqlalchemy import Row, Select, select
 
-from storage.records import FileRecord, MessageRecord, MessageRole, RunRecord, RunStatus, ThreadRecord
+from storage.records import (
+    CorpusRecord,
+    DocumentRecord,
+    FileRecord,
+    MessageRecord,
+    MessageRole,
+    PassageRecord,
+    PlanRecord,
+    RunRecord,
+    RunStatus,
+    ThreadRecord,
+)
 from storage.schema import run_requests, runs
 
 #: A row's cells have the types of its columns, which SQLAlchemy's `Table` does not tell the type checker.
@@ -79,6 +90,42 @@ def file_record(row: AnyRow) -> FileRecord:
     )
 
 
+def corpus_record(row: AnyRow) -> CorpusRecord:
+    """Return a corpus."""
+    return CorpusRecord(
+        corpus_id=row.id,
+        user_id=row.user_id,
+        name=row.name,
+        description=row.description,
+        create_time=row.create_time,
+        update_time=row.update_time,
+        documents=int(row.documents),
+        passages=int(row.passages),
+        size_bytes=int(row.size_bytes),
+    )
+
+
+def document_record(row: AnyRow) -> DocumentRecord:
+    """Return a document."""
+    return DocumentRecord(
+        document_id=row.id,
+        corpus_id=row.corpus_id,
+        user_id=row.user_id,
+        title=row.title,
+        source=row.source,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        passages=row.passages,
+        create_time=row.create_time,
+        update_time=row.update_time,
+    )
+
+
+def passage_record(row: AnyRow) -> PassageRecord:
+    """Return a passage; title and source are its document's."""
+    return PassageRecord(row.document_id, row.title, row.source, row.position, row.heading, row.text)
+
+
 def message_row(message: MessageRecord) -> dict[str, object]:
     """Return the message as a row of its table. What supersedes it is its run's matter, and no column here."""
     return {
@@ -90,3 +137,16 @@ def message_row(message: MessageRecord) -> dict[str, object]:
         "content": message.content,
         "create_time": message.create_time,
     }
+
+
+def plan_record(row: AnyRow) -> PlanRecord:
+    """Return a plan."""
+    return PlanRecord(
+        plan_id=row.id,
+        user_id=row.user_id,
+        thread_id=row.thread_id,
+        version=row.version,
+        document=row.document,
+        create_time=row.create_time,
+        update_time=row.update_time,
+    )

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Connection,
     Dialect,
     ForeignKey,
     ForeignKeyConstraint,
@@ -19,12 +20,15 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
+    func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 #: The Alembic revision that makes exactly these tables.
-REVISION = "0002"
+REVISION = "0004"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -220,4 +224,107 @@ file_chunks = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("data", LargeBinary, nullable=False),
     ForeignKeyConstraint(["user_id", "sha256"], ["file_contents.user_id", "file_contents.sha256"], ondelete="CASCADE"),
+)
+
+corpora = Table(
+    "corpora",
+    metadata,
+    Column("id", KEY, primary_key=True),
+    Column("user_id", KEY, nullable=False),
+    Column("name", Text, nullable=False),
+    # What makes two names the same.
+    Column("name_key", KEY, nullable=False),
+    Column("description", Text, nullable=False),
+    # Grows with every change of the corpus and its documents.
+    Column("revision", Integer, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("update_time", UtcTime, nullable=False),
+    UniqueConstraint("user_id", "name_key"),
+)
+
+corpus_documents = Table(
+    "corpus_documents",
+    metadata,
+    Column("id", KEY, primary_key=True),
+    Column("corpus_id", KEY, ForeignKey("corpora.id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", KEY, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("sha256", KEY, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("passages", Integer, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("update_time", UtcTime, nullable=False),
+    UniqueConstraint("corpus_id", "sha256"),
+    Index(None, "corpus_id", "create_time", "id"),
+)
+
+# Rows are written and deleted, never changed: the full-text index of SQLite follows by its triggers.
+corpus_passages = Table(
+    "corpus_passages",
+    metadata,
+    # A number, for that is what a full-text index of SQLite points to.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("corpus_id", KEY, ForeignKey("corpora.id", ondelete="CASCADE"), nullable=False),
+    Column("document_id", KEY, ForeignKey("corpus_documents.id", ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("heading", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    # What `full_text.index_words` made of the passage.
+    Column("words", Text, nullable=False),
+    UniqueConstraint("document_id", "position"),
+    Index(None, "corpus_id"),
+)
+
+#: PostgreSQL's own reading of `words`: they are stems already. A query must say it the same way to use the index.
+POSTGRES_WORDS = func.to_tsvector(text("'simple'::regconfig"), corpus_passages.c.words)
+Index("ix_corpus_passages_words", POSTGRES_WORDS, postgresql_using="gin").ddl_if(dialect="postgresql")
+
+# SQLite's index holds no text of its own. The corpus is in it so that a search reads no other corpora's entries.
+SQLITE_CORPUS_INDEX = (
+    """
+    CREATE VIRTUAL TABLE corpus_index USING fts5(
+        corpus_id, words, content='corpus_passages', content_rowid='id', tokenize='unicode61 remove_diacritics 0'
+    )
+    """,
+    """
+    CREATE TRIGGER corpus_index_insert AFTER INSERT ON corpus_passages BEGIN
+        INSERT INTO corpus_index (rowid, corpus_id, words) VALUES (new.id, new.corpus_id, new.words);
+    END
+    """,
+    """
+    CREATE TRIGGER corpus_index_delete AFTER DELETE ON corpus_passages BEGIN
+        INSERT INTO corpus_index (corpus_index, rowid, corpus_id, words)
+        VALUES ('delete', old.id, old.corpus_id, old.words);
+    END
+    """,
+)
+
+
+def _make_corpus_index(_table: Table, connection: Connection, **_: object) -> None:
+    if connection.dialect.name == "sqlite":
+        for statement in SQLITE_CORPUS_INDEX:
+            connection.exec_driver_sql(statement)
+
+
+def _drop_corpus_index(_table: Table, connection: Connection, **_: object) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("DROP TABLE corpus_index")
+
+
+event.listen(corpus_passages, "after_create", _make_corpus_index)
+event.listen(corpus_passages, "before_drop", _drop_corpus_index)
+# A plan goes with the conversation that it was made in.
+action_plans = Table(
+    "action_plans",
+    metadata,
+    Column("id", KEY, primary_key=True),
+    Column("user_id", KEY, nullable=False),
+    Column("thread_id", KEY, ForeignKey("threads.id", ondelete="CASCADE"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("create_time", UtcTime, nullable=False),
+    Column("update_time", UtcTime, nullable=False),
+    Index(None, "user_id", "update_time", "id"),
+    Index(None, "thread_id"),
 )

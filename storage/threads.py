@@ -70,7 +70,7 @@ class SqlThreads:
                 raise RecordNotFoundError("thread", thread_id)
             await connection.execute(its_runs.order_by(runs.c.id).with_for_update())
             await connection.execute(delete(run_events).where(run_events.c.run_id.in_(its_runs)))
-            # With a run go, by their foreign keys, its request, checkpoint and messages.
+            # With a run go, by their foreign keys, its request, checkpoint and messages; with the thread its plans.
             await connection.execute(delete(runs).where(runs.c.thread_id == thread_id))
             await connection.execute(delete(threads).where(threads.c.id == thread_id))
 

@@ -15,6 +15,8 @@ from generated.apex.agent.v1 import agent_pb2 as pb
 DEFAULT_USER_ID = "dev"
 DEFAULT_LIFETIME_MS = 3_600_000
 """Of a development token."""
+DEFAULT_SCOPE = "databases:read"
+"""Of a development token: its holder works on this machine, and may look at the databases that are configured on it."""
 
 
 class SessionServicer:
@@ -44,7 +46,9 @@ class SessionServicer:
             text = "Development tokens exist in development and test only."
             raise ApexError(ErrorReason.PERMISSION_DENIED, text)
         user_id = request.user_id or DEFAULT_USER_ID
-        token, expire_time = self._issuer.issue(user_id, request.scope, request.expires_in_ms or DEFAULT_LIFETIME_MS)
+        token, expire_time = self._issuer.issue(
+            user_id, request.scope or DEFAULT_SCOPE, request.expires_in_ms or DEFAULT_LIFETIME_MS
+        )
         return pb.CreateDevTokenResponse(token=token, expire_time=to_timestamp(expire_time), user_id=user_id)
 
     def drain(self) -> None:

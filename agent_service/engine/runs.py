@@ -156,10 +156,13 @@ class Runs:
         if "\x00" in command.content:
             raise invalid("content", "The text must not contain NUL characters.")
         for index, reference in enumerate(command.references):
-            if not reference.file_id:
-                text = "Only files can be referred to for now."
+            if reference.file_id:
+                await self._storage.files.get(user.user_id, reference.file_id)
+            elif reference.corpus_id:
+                await self._storage.corpora.get(user.user_id, reference.corpus_id)
+            else:
+                text = "Only files and knowledge bases can be referred to for now."
                 raise invalid(f"references[{index}]", text)
-            await self._storage.files.get(user.user_id, reference.file_id)
 
     async def _new_run(self, user: UserExecutionContext, command: RunCommand) -> NewRun:
         now = self._clock.now()

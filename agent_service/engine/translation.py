@@ -26,7 +26,8 @@ def translated() -> Iterator[None]:
     try:
         yield
     except RecordNotFoundError as error:
-        raise ApexError(ErrorReason.NOT_FOUND, f"There is no such {error.kind}.") from error
+        kind = {"corpus": "knowledge base"}.get(error.kind, error.kind)
+        raise ApexError(ErrorReason.NOT_FOUND, f"There is no such {kind}.") from error
     except IdempotencyMismatchError as error:
         text = "This id belongs to another message. Use a new one for each message."
         raise invalid("client_message_id", text) from error

@@ -13,7 +13,7 @@ from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.ports import Clock
 from agent_service.engine.tool import ToolContext
 from agent_service.tools.datasets import Chosen, local_path, resolve
-from agent_service.tools.facts import Facts, RowFilter, load
+from agent_service.tools.facts import Extra, Facts, RowFilter, load
 from agent_service.tools.measures import Groups, Latency, Totals, clip
 from agent_service.tools.pricing import Pricing
 from agent_service.tools.roles import Missing, Sufficiency
@@ -24,6 +24,7 @@ MAX_RESULT_BYTES = 30 * 1024
 MAX_TOP = 20
 SHOWN_MODELS = 20
 SHOWN_GAPS = 10
+SHOWN_UNUSED = 20
 MAX_DATASET_NAME_CHARACTERS = 128
 MAX_NOTE_CHARACTERS = 1_000
 
@@ -123,11 +124,13 @@ class Workbench:
                 return
 
     @asynccontextmanager
-    async def load(self, context: ToolContext, args: FilteredArgs) -> AsyncIterator[tuple[Opened, Facts]]:
-        """Open the dataset and read its rows. Raises `ToolError`."""
+    async def load(
+        self, context: ToolContext, args: FilteredArgs, extra: Extra | None = None
+    ) -> AsyncIterator[tuple[Opened, Facts]]:
+        """Open the dataset and read its rows, with `extra` columns beside the canonical ones. Raises `ToolError`."""
 
         async def read(session: Session) -> Facts:
-            return await load(session, args.columns, args.row_filter())
+            return await load(session, args.columns, args.row_filter(), extra)
 
         async with self.open(context, args.dataset_id, read) as (opened, facts):
             yield opened, facts
@@ -175,6 +178,13 @@ def filter_part(args: FilteredArgs, facts: Facts) -> JsonObject:
 def mapping_part(facts: Facts) -> JsonObject:
     """Return canonical name → column of the file."""
     return {role.value: clip(reading.column) for role, reading in facts.readings.items()}
+
+
+def unused_part(facts: Facts) -> list[JsonValue]:
+    """Return the columns of the file that nothing was recognised in."""
+    used = {reading.column for reading in facts.readings.values()}
+    unused = [p.name for p in facts.profiles if p.name not in used]
+    return [clip(name) for name in unused[:SHOWN_UNUSED]]
 
 
 def sufficiency_part(found: Sufficiency) -> JsonObject:

@@ -17,6 +17,7 @@ from agent_service.tools.analysis import (
     notes_part,
     other_part,
     pricing_part,
+    unused_part,
 )
 from agent_service.tools.facts import Facts
 from agent_service.tools.measures import DIMENSIONS, Totals, counted, groups, shares, totals
@@ -44,6 +45,7 @@ async def cost_breakdown(bench: Workbench, context: ToolContext, args: CostBreak
             "dataset": dataset_part(opened.chosen, facts.rows),
             "filter": filter_part(args, facts),
             "mapping": mapping_part(facts),
+            "unused_columns": unused_part(facts),
             "notes": notes_part(facts),
             "group_by": group_by,
             "total_cost_usd": found.cost_usd,

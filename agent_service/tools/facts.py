@@ -2,12 +2,14 @@
 
 The view `f` has every canonical column (NULL where the dataset has none) for the rows that the filter lets through:
 ts TIMESTAMP (UTC), input_tokens, output_tokens, cached_tokens BIGINT, model, status, feature, customer VARCHAR,
-latency DOUBLE (ms), given HUGEINT (recorded cost in `UNITS_PER_USD`), failed BOOLEAN.
+latency DOUBLE (ms), given HUGEINT (recorded cost in `UNITS_PER_USD`), failed BOOLEAN, prompt UBIGINT (a hash: equal
+prompts have equal numbers, and the text itself is not kept).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from agent_service.engine.tool import ToolError
 from agent_service.tools.columns import recognise
@@ -31,7 +33,11 @@ COLUMNS: Mapping[Role, tuple[str, str]] = {
     Role.STATUS: ("status", "VARCHAR"),
     Role.FEATURE: ("feature", "VARCHAR"),
     Role.USER: ("customer", "VARCHAR"),
+    Role.PROMPT: ("prompt", "UBIGINT"),
 }
+
+Extra: TypeAlias = Callable[[Mapping[Role, Reading], Sequence[Profile]], Mapping[str, str]]
+"""What one analysis needs beside the canonical columns: from readings and profiles to name → SQL over `raw`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +72,25 @@ class Facts:
         return [missing(role, self.unusable.get(role, "")) for role in wanted if role not in self.readings]
 
 
-async def load(session: Session, corrections: Mapping[str, str], row_filter: RowFilter | None = None) -> Facts:
-    """Recognise the columns and read every row. Raises `ToolError` when there is nothing to measure."""
+async def load(
+    session: Session, corrections: Mapping[str, str], row_filter: RowFilter | None = None, extra: Extra | None = None
+) -> Facts:
+    """Recognise the columns and read every row. Raises `ToolError` when there is nothing to measure.
+
+    The columns of `extra` are there beside the canonical ones.
+    """
     readings, profiles = await recognise(session, corrections)
-    facts = await read_all(session, readings, profiles)
-    return await _filtered(facts, row_filter or RowFilter())
+    more = extra(readings, profiles) if extra is not None else {}
+    facts = await read_all(session, readings, profiles, more)
+    return await _filtered(facts, row_filter or RowFilter(), tuple(more))
 
 
-async def read_all(session: Session, readings: Mapping[Role, Reading], profiles: Sequence[Profile]) -> Facts:
+async def read_all(
+    session: Session, readings: Mapping[Role, Reading], profiles: Sequence[Profile], more: Mapping[str, str]
+) -> Facts:
     """Make the table `facts` and count what could not be read: a little is noted, more makes a column unusable."""
     read = {role: reading for role, reading in readings.items() if role in COLUMNS}
-    select = ["true AS here"]
+    select = ["true AS here", *(f"{sql} AS {name}" for name, sql in more.items())]
     counts = ["count(*)"]
     for role, reading in read.items():
         column = COLUMNS[role][0]
@@ -127,6 +141,8 @@ def _misfits(profiles: Sequence[Profile], usable: Mapping[Role, Reading]) -> dic
 def _stored(role: Role, reading: Reading) -> str:
     if role is Role.COST:
         return f"CAST({reading.expression} * CAST({UNITS_PER_USD} AS DECIMAL(16,0)) AS HUGEINT)"
+    if role is Role.PROMPT:
+        return f"CASE WHEN {reading.expression} IS NOT NULL THEN hash({reading.expression}) END"
     return reading.expression
 
 
@@ -139,10 +155,11 @@ async def _example(session: Session, reading: Reading) -> str:
     return str(rows.rows[0][0]) if rows.rows else ""
 
 
-async def _filtered(facts: Facts, row_filter: RowFilter) -> Facts:
+async def _filtered(facts: Facts, row_filter: RowFilter, more: Sequence[str]) -> Facts:
     columns = [
         name if role in facts.readings else f"CAST(NULL AS {kind}) AS {name}" for role, (name, kind) in COLUMNS.items()
     ]
+    columns += more
     columns.append("failed" if Role.STATUS in facts.readings else "CAST(NULL AS BOOLEAN) AS failed")
     conditions = _conditions(facts, row_filter)
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""

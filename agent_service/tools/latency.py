@@ -16,6 +16,7 @@ from agent_service.tools.analysis import (
     missing_part,
     notes_part,
     other_part,
+    unused_part,
 )
 from agent_service.tools.facts import Facts
 from agent_service.tools.measures import (
@@ -50,11 +51,12 @@ async def latency_analysis(bench: Workbench, context: ToolContext, args: Latency
     async with bench.load(context, args) as (opened, facts):
         group_by = [d for d in args.group_by if DIMENSIONS[d][0] in facts.readings]
         measured = Role.LATENCY in facts.readings
-        found = await totals(facts, source="f")
+        found = await totals(facts, source="f", pace=True)
         fixed: JsonObject = {
             "dataset": dataset_part(opened.chosen, facts.rows),
             "filter": filter_part(args, facts),
             "mapping": mapping_part(facts),
+            "unused_columns": unused_part(facts),
             "notes": notes_part(facts),
             "group_by": group_by,
             "unit": "ms",
@@ -72,7 +74,7 @@ async def latency_analysis(bench: Workbench, context: ToolContext, args: Latency
             if not measured or not group_by:
                 return {**fixed, "groups": [], "other": None}
             order = "quantile_cont(latency, 0.95)"
-            parts = await groups(facts, group_by, source="f", order=order, top=top)
+            parts = await groups(facts, group_by, source="f", order=order, top=top, pace=True)
             return {
                 **fixed,
                 "groups": [_group_part(group) for group in parts.shown],

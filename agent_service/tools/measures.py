@@ -14,6 +14,7 @@ from agent_service.tools.facts import MAX_EXACT_INT, Facts
 from agent_service.tools.pricing import usd
 from agent_service.tools.roles import Role
 from agent_service.tools.sandbox import Cell
+from agent_service.tools.sandbox_child.sql import sql_text
 
 PERCENTILES = "linear interpolation between the closest ranks"
 NO_VALUE = "(none)"
@@ -139,7 +140,7 @@ def shares(parts: Sequence[int]) -> list[float]:
 # --- Totals and groups -----------------------------------------------------------------------------------------------
 
 
-def _fields(facts: Facts, *, cost: bool, latency: bool) -> str:
+def _fields(facts: Facts, *, cost: bool, latency: bool, pace: bool) -> str:
     have = facts.readings
     fields = {"requests": "count(*)"}
     for role, name in (
@@ -161,7 +162,7 @@ def _fields(facts: Facts, *, cost: bool, latency: bool) -> str:
             "maximum": "max(latency)",
             "quantiles": "quantile_cont(latency, [0.5, 0.9, 0.95, 0.99])",
         }
-        if Role.OUTPUT_TOKENS in have:
+        if pace and Role.OUTPUT_TOKENS in have:
             fields["pace"] = "quantile_cont(latency / nullif(output_tokens, 0), 0.5)"
     return "{" + ", ".join(f"'{key}': {sql}" for key, sql in fields.items()) + "}"
 
@@ -209,36 +210,53 @@ def number(value: Cell) -> float:
     return float(value) if isinstance(value, (int, float)) else float(str(value))
 
 
-async def totals(facts: Facts, *, source: str, latency: bool = True) -> Totals:
-    """Sum all rows of `f` or `priced`."""
-    fields = _fields(facts, cost=source == "priced", latency=latency)
+async def totals(facts: Facts, *, source: str, latency: bool = True, pace: bool = False) -> Totals:
+    """Sum all rows of `f` or `priced`. `pace`: with the time per output token."""
+    fields = _fields(facts, cost=source == "priced", latency=latency, pace=pace)
     ((cell,),) = (await facts.session.run(f"SELECT {fields} FROM {source}")).rows
     return _totals(("all",), cell)
 
 
 async def groups(
-    facts: Facts, dimensions: Sequence[str], *, source: str, order: str, top: int, latency: bool = True
+    facts: Facts,
+    dimensions: Sequence[str],
+    *,
+    source: str,
+    order: str,
+    top: int,
+    latency: bool = True,
+    pace: bool = False,
 ) -> Groups:
     """Sum by dimensions: the `top` largest by the aggregate `order`, ties by name, and the rest as one."""
     if not dimensions:
-        return Groups([await totals(facts, source=source, latency=latency)], None)
+        return Groups([await totals(facts, source=source, latency=latency, pace=pace)], None)
     keys = ", ".join(f"{grouped_by(dimension)} AS key_{index}" for index, dimension in enumerate(dimensions))
     names = ", ".join(f"key_{index}" for index in range(len(dimensions)))
-    smallest = ", ".join(f"min(key_{index})" for index in range(len(dimensions)))
-    fields = _fields(facts, cost=source == "priced", latency=latency)
-    rows = (
+    named = f"WITH named AS (SELECT *, {keys} FROM {source})"
+    largest = (
         await facts.session.run(
-            f"WITH named AS (SELECT *, {keys} FROM {source}), "
-            f"ranked AS (SELECT {names}, row_number() OVER (ORDER BY {order} DESC NULLS LAST, {names}) AS place "
-            f"FROM named GROUP BY {names}), "
-            f"placed AS (SELECT named.*, place FROM named JOIN ranked USING ({names})) "
-            f"SELECT least(place, {top + 1}) AS slot, count(DISTINCT place), {fields}, {smallest} "
-            "FROM placed GROUP BY slot ORDER BY slot"
+            f"{named} SELECT {names}, count(*) OVER () FROM named GROUP BY {names} "
+            f"ORDER BY {order} DESC NULLS LAST, {names} LIMIT {top}"
         )
     ).rows
-    shown = [_totals([str(key) for key in row[3:]], row[2]) for row in rows if int(str(row[0])) <= top]
-    other = [_totals([OTHER], row[2], int(str(row[1]))) for row in rows if int(str(row[0])) > top]
-    return Groups(shown, other[0] if other else None)
+    if not largest:
+        return Groups([], None)
+    # The few largest are joined, not all: which of a million users comes where costs more than all sums.
+    places = ", ".join(
+        f"({', '.join(sql_text(str(key)) for key in row[:-1])}, {place})" for place, row in enumerate(largest)
+    )
+    fields = _fields(facts, cost=source == "priced", latency=latency, pace=pace)
+    rows = (
+        await facts.session.run(
+            f"{named}, largest AS (SELECT * FROM (VALUES {places}) AS v({names}, place)) "
+            f"SELECT coalesce(place, {len(largest)}) AS slot, {fields} FROM named LEFT JOIN largest USING ({names}) "
+            "GROUP BY slot ORDER BY slot"
+        )
+    ).rows
+    sums = {int(str(row[0])): row[1] for row in rows}
+    shown = [_totals([str(key) for key in row[:-1]], sums[place]) for place, row in enumerate(largest)]
+    left = int(str(largest[0][-1])) - len(largest)
+    return Groups(shown, _totals([OTHER], sums[len(largest)], left) if left else None)
 
 
 # --- Time ------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ catalogue does not know stays without a price and is named; none is guessed.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -19,7 +19,7 @@ from agent_service.tools.roles import Role
 from agent_service.tools.sandbox_child.sql import sql_text
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+    from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
 MAX_MODELS = 500
 # The share of requests with more cached than input tokens that does not yet say that the two are counted apart.
@@ -36,7 +36,8 @@ _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 class PriceSpan:
     """The price of one model for a span of dates, times of day (s, UTC) and sizes (input tokens, above → up to).
 
-    `input`, `output` and `cached` are units per token, `request` units per request.
+    `input`, `output`, `cached` and `written` (input that the provider's prompt cache stores) are units per token,
+    `request` units per request.
     """
 
     model: str
@@ -50,6 +51,7 @@ class PriceSpan:
     output: int
     cached: int
     request: int
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,10 @@ class Unpriced:
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
-    """How the rows were priced. `counts` says how many rows each catalogue model priced."""
+    """How the rows were priced. `counts` says how many rows each catalogue model priced.
+
+    `cached_within`: cached tokens are a part of the input tokens, not counted beside them.
+    """
 
     source: str
     catalogue: str
@@ -91,6 +96,7 @@ class Pricing:
     counts: Sequence[tuple[str, bool, int]]
     gaps: Sequence[Unpriced]
     cached_note: str
+    cached_within: bool = False
 
 
 def usd(units: int) -> Decimal:
@@ -108,21 +114,32 @@ def mean_usd(units: int | None, requests: int) -> float | None:
 # --- The catalogue ---------------------------------------------------------------------------------------------------
 
 
-def look_up(model: str, first: datetime, last: datetime) -> KnownModel | str:
-    """Find a model and its prices between two moments (UTC); else return why not."""
+def find(model: str) -> "tuple[Provider, ModelInfo] | None":
+    """Return the catalogue's entry of a model (`gpt-4o` or `provider/model`); None where there is none."""
     from genai_prices.data_snapshot import get_snapshot
 
     snapshot = get_snapshot()
     provider_id, slash, rest = model.partition("/")
     for reference, provider in ((model, None), (rest, provider_id)) if slash else ((model, None),):
         try:
-            found_provider, info = snapshot.find_provider_model(reference, None, provider, None)
-            break
+            return snapshot.find_provider_model(reference, None, provider, None)
         except LookupError:
             continue
-    else:
+    return None
+
+
+def look_up(
+    model: str, first: datetime, last: datetime, price_context: Mapping[str, str] | None = None
+) -> KnownModel | str:
+    """Find a model and its prices between two moments (UTC); else return why not.
+
+    `price_context` asks for the catalogue's variant, such as `{"processing": "batch"}`, where it has one.
+    """
+    entry = find(model)
+    if entry is None:
         return "the price catalogue does not know this model"
-    spans = tuple(_spans(model, info, first, last))
+    found_provider, info = entry
+    spans = tuple(_spans(model, info, first, last, dict(price_context or {})))
     if not any(span.input or span.output or span.request for span in spans):
         return "the price catalogue has no token price for this model"
     latest = max(spans, key=lambda span: (span.start, -span.start_s, -span.above))
@@ -143,7 +160,9 @@ def look_up(model: str, first: datetime, last: datetime) -> KnownModel | str:
     )
 
 
-def _spans(model: str, info: "ModelInfo", first: datetime, last: datetime) -> Sequence[PriceSpan]:
+def _spans(
+    model: str, info: "ModelInfo", first: datetime, last: datetime, price_context: dict[str, str]
+) -> Sequence[PriceSpan]:
     from genai_prices.types import ModelPrice, StartDateConstraint, TimeOfDateConstraint
 
     dates, times = {_EARLIEST}, {0}
@@ -161,7 +180,9 @@ def _spans(model: str, info: "ModelInfo", first: datetime, last: datetime) -> Se
         if start > last or end <= first:
             continue
         for start_s, end_s in zip(seconds, [*seconds[1:], _DAY_S], strict=True):
-            price = info.get_prices(start + timedelta(seconds=start_s))
+            # A variant may begin within the span of a price: it is asked for on the first day that counts.
+            day = datetime.combine((max(start, first) if price_context else start).date(), time(), UTC)
+            price = info.get_prices(day + timedelta(seconds=start_s), price_context)
             found += _sizes(PriceSpan(model, start, end, start_s, end_s, -1, 0, 0, 0, 0, 0), price)
     return found
 
@@ -192,6 +213,7 @@ def _sizes(span: PriceSpan, price: "ModelPrice") -> list[PriceSpan]:
             _units(output_price, above, _PER_MTOK),
             _units(cached_price, above, _PER_MTOK),
             _units(request, above, _PER_THOUSAND),
+            _units(price.cache_write_mtok, above, _PER_MTOK),
         )
         for above, up_to in pairwise(bounds)
     ]
@@ -257,6 +279,7 @@ async def price(facts: Facts, assume_model: str, now: datetime) -> Pricing:
         counts=by_catalogue,
         gaps=gaps,
         cached_note=cached_note,
+        cached_within=uncached != "input_tokens",
     )
 
 

@@ -23,6 +23,7 @@ from agent_service.tools.analysis import (
     other_part,
     pricing_part,
     sufficiency_part,
+    unused_part,
 )
 from agent_service.tools.facts import Facts
 from agent_service.tools.measures import (
@@ -77,6 +78,7 @@ async def usage_summary(bench: Workbench, context: ToolContext, args: UsageSumma
             "dataset": dataset_part(opened.chosen, facts.rows),
             "filter": filter_part(args, facts),
             "mapping": mapping_part(facts),
+            "unused_columns": unused_part(facts),
             "notes": notes_part(facts),
             "sufficiency": sufficiency_part(facts.sufficiency),
             "totals": await _totals_part(facts, whole_),

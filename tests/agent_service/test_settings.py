@@ -36,6 +36,7 @@ DEFAULTS: Final = {
     "DATA_DIR": Path("var"),
     "DATABASE_URL": "",
     "REDIS_URL": "",
+    "ANALYZER_TARGETS": None,
     "GRPC_ADDRESS": "127.0.0.1:50051",
     "GRPC_TLS_CERT": None,
     "GRPC_TLS_KEY": None,
@@ -47,6 +48,8 @@ DEFAULTS: Final = {
     "JWT_AUDIENCE": "apex",
     "JWT_ALGORITHMS": "HS256",
     "MODEL": "offline",
+    "POLICY_WEBHOOK_URL": "",
+    "POLICY_WEBHOOK_SECRET": None,
     "FALLBACK_MODEL": "",
     "LARGER_MODEL": "",
     "OFFERED_MODELS": "",
@@ -193,6 +196,51 @@ def test_another_kind_of_database_is_refused(url: str) -> None:
     assert problems({"APEX_DATABASE_URL": url}) == (f"APEX_DATABASE_URL={url!r}: {text}",)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shop=postgresql://ann:pw@db/shop?a=b, wiki=sqlite:////var/wiki.db",
+        '{"shop": "postgresql://ann:pw@db/shop?a=b", "wiki": "sqlite:////var/wiki.db"}',
+    ],
+    ids=["list", "json"],
+)
+def test_databases_to_look_at_have_names(text: str) -> None:
+    settings = load_settings({"APEX_ANALYZER_TARGETS": text})
+    assert settings.analyzed_databases == {
+        "shop": "postgresql://ann:pw@db/shop?a=b",
+        "wiki": "sqlite:////var/wiki.db",
+    }
+    assert "pw" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://ann:topsecret@db/shop",
+        "shop=mysql://ann:topsecret@db/shop",
+        "shop=postgresql://ann:topsecret@db/shop,shop=postgresql://db/b",
+        "=postgresql://ann:topsecret@db/shop",
+        '{"shop": "postgresql://ann:topsecret@db',
+        '{"shop": 3}',
+        ",".join(f"d{number}=postgresql://db/{number}" for number in range(21)),
+    ],
+    ids=["no-name", "mysql", "twice", "empty-name", "no-json", "no-url", "too-many"],
+)
+def test_a_wrong_list_of_databases_is_told_without_what_is_in_it(text: str) -> None:
+    (problem,) = problems({"APEX_ANALYZER_TARGETS": text})
+    assert problem.startswith("APEX_ANALYZER_TARGETS=(hidden): must be name=URL")
+    assert "topsecret" not in problem
+    assert (
+        len(
+            load_settings(
+                {"APEX_ANALYZER_TARGETS": ",".join(f"d{n}=sqlite:///{n}" for n in range(20))}
+            ).analyzed_databases
+            or {}
+        )
+        == 20
+    )
+
+
 @pytest.mark.parametrize("model", ["gpt-4o", "openai:", ":gpt-4o", " "])
 def test_a_model_is_offline_or_a_providers(model: str) -> None:
     text = "must be 'offline' or 'provider:name', for example openai:gpt-4o"
@@ -329,6 +377,40 @@ def test_development_secrets_end_with_development(environment: str) -> None:
     expected = f"APEX_JWT_SECRET or APEX_JWKS_URL must be set in {environment}"
     assert problems({"APEX_ENVIRONMENT": environment}) == (expected,)
     assert not Environment(environment).is_local
+
+
+# ---- The policy webhook ----
+
+
+WEBHOOK: Final = {
+    "APEX_POLICY_WEBHOOK_URL": "https://router.example.com/policies",
+    "APEX_POLICY_WEBHOOK_SECRET": "s" * 32,
+}
+
+
+def test_the_webhook_and_its_secret_are_set_together() -> None:
+    assert problems(WEBHOOK) == ()
+    expected = "APEX_POLICY_WEBHOOK_URL and APEX_POLICY_WEBHOOK_SECRET must be set together"
+    for name in WEBHOOK:
+        assert problems({name: WEBHOOK[name]}) == (expected,)
+
+
+def test_the_webhooks_secret_is_as_long_as_the_digest() -> None:
+    (problem,) = problems({**WEBHOOK, "APEX_POLICY_WEBHOOK_SECRET": "s" * 31})
+    assert problem == "APEX_POLICY_WEBHOOK_SECRET=(hidden): must be at least 32 bytes long"
+
+
+@pytest.mark.parametrize("value", ["router", "ftp://h/x", "https://", "https://ann:secret@h/x"])
+def test_the_webhook_is_a_url_without_a_user(value: str) -> None:
+    (problem,) = problems({**WEBHOOK, "APEX_POLICY_WEBHOOK_URL": value})
+    assert problem.endswith("must be a URL without a user name, such as https://router.example.com/policies")
+
+
+def test_the_webhook_is_encrypted_outside_of_local_environments() -> None:
+    plain = {**WEBHOOK, "APEX_POLICY_WEBHOOK_URL": "http://router/x"}
+    assert problems(plain) == ()
+    (problem,) = problems({**plain, **PRODUCTION, "APEX_JWT_SECRET": SECRET})
+    assert problem == "APEX_POLICY_WEBHOOK_URL='http://router/x': must begin with https:// in production"
 
 
 # ---- What a person is told ----

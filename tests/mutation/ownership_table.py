@@ -25,6 +25,16 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "storage/acceptance.py::Acceptance.__init__._find runs.c.user_id == user_id": (
         f"{STORAGE}/test_acceptance.py::test_the_key_is_the_users_own[sqlite]"
     ),
+    "storage/corpora.py::SqlCorpora.create corpora.c.user_id == corpus.user_id": (
+        f"{STORAGE}/test_corpora.py::test_a_name_is_its_users_own[sqlite]"
+    ),
+    "storage/corpora.py::SqlCorpora.list corpora.c.user_id == user_id": f"{OTHERS}[sqlite-Corpora.list]",
+    "storage/corpora.py::SqlCorpora.search.work corpora.c.user_id == user_id": f"{OTHERS}[sqlite-Corpora.search]",
+    "storage/corpora.py::SqlCorpora.version corpora.c.user_id == user_id": f"{OTHERS}[sqlite-Corpora.version]",
+    "storage/corpora.py::_is corpora.c.user_id == user_id": f"{OTHERS}[sqlite-Corpora.get]",
+    "storage/corpora.py::_get_document corpus_documents.c.user_id == user_id": (
+        f"{OTHERS}[sqlite-Corpora.get_document]"
+    ),
     "storage/event_log.py::SqlEventLog.read runs.c.user_id == user_id": f"{OTHERS}[sqlite-EventLog.read]",
     "storage/file_backing.py::ChunkRows.piece file_chunks.c.user_id == user_id": (
         f"{STORAGE}/test_file_content.py::test_content_in_postgres_is_its_users_own"
@@ -37,6 +47,12 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "storage/files.py::SqlFiles._delete.work files.c.user_id == user_id #2": (
         f"{STORAGE}/test_files.py::test_what_others_keep_does_not_keep_a_users_content[sqlite]"
     ),
+    "storage/memory_corpora.py::MemoryCorpora.get corpus.user_id != user_id": f"{OTHERS}[memory-Corpora.get]",
+    "storage/memory_corpora.py::MemoryCorpora.list corpus.user_id == user_id": f"{OTHERS}[memory-Corpora.list]",
+    "storage/memory_corpora.py::MemoryCorpora.get_document document.user_id != user_id": (
+        f"{OTHERS}[memory-Corpora.get_document]"
+    ),
+    "storage/memory_corpora.py::MemoryCorpora.version corpus.user_id == user_id": (f"{OTHERS}[memory-Corpora.version]"),
     "storage/memory_files.py::MemoryFiles._get record.user_id != user_id": f"{OTHERS}[memory-Files.get]",
     "storage/memory_files.py::MemoryFiles.delete (other.user_id, other.sha256) != key": (
         f"{STORAGE}/test_files.py::test_what_others_keep_does_not_keep_a_users_content[memory]"
@@ -56,6 +72,9 @@ NOTICED_BY: Final[Mapping[str, str]] = {
         f"{OTHERS}[memory-Threads.history]"
     ),
     'storage/waiting.py::Waiting.__init__ runs.c.user_id == bindparam("user_id")': (f"{OTHERS}[sqlite-Runs.resolve]"),
+    "storage/memory_plans.py::MemoryActionPlans.list plan.user_id == user_id": f"{OTHERS}[memory-ActionPlans.list]",
+    "storage/plans.py::_is action_plans.c.user_id == user_id": f"{OTHERS}[sqlite-ActionPlans.get]",
+    "storage/plans.py::SqlActionPlans.list action_plans.c.user_id == user_id": (f"{OTHERS}[sqlite-ActionPlans.list]"),
     "storage/runs.py::_is runs.c.user_id == user_id": f"{OTHERS}[sqlite-Runs.get]",
     "storage/runs.py::SqlRuns.find_by_client_message runs.c.user_id == user_id": (
         f"{OTHERS}[sqlite-Runs.find_by_client_message]"

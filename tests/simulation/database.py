@@ -14,7 +14,7 @@ from random import Random
 from typing import Final, TypeVarTuple, cast
 
 from storage.errors import StorageError, StorageUnavailableError
-from storage.interfaces import EventLog, Files, Runs, Threads
+from storage.interfaces import ActionPlans, Corpora, EventLog, Files, Runs, Threads
 from storage.memory import MemoryStorage
 from storage.memory_state import MemoryState
 from storage.records import Accepted, Append, AppendOutcome, NewRun, RunRecord
@@ -278,6 +278,8 @@ class LineStorage:
 
     def __init__(self, database: SimulatedDatabase, machine: Machine, line: Line) -> None:
         self._files = database.storage.files
+        self._corpora = database.storage.corpora
+        self._plans = database.storage.plans
         self._events = cast("EventLog", _Part(database, machine, line, "events"))
         self._runs = cast("Runs", _Part(database, machine, line, "runs"))
         self._threads = cast("Threads", _Part(database, machine, line, "threads"))
@@ -297,6 +299,14 @@ class LineStorage:
     @property
     def files(self) -> Files:
         return self._files
+
+    @property
+    def corpora(self) -> Corpora:
+        return self._corpora
+
+    @property
+    def plans(self) -> ActionPlans:
+        return self._plans
 
     async def ping(self) -> None:
         pass

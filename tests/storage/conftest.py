@@ -68,6 +68,18 @@ async def storage(request: pytest.FixtureRequest, data_dir: Path) -> AsyncIterat
         yield storage
 
 
+@pytest.fixture
+async def every_storage(data_dir: Path, migrated_postgres_url: str) -> AsyncIterator[tuple[Storage, ...]]:
+    """An empty storage of each kind at once."""
+    await _empty(migrated_postgres_url)
+    async with (
+        _closing(MemoryStorage(ManualClock().now)) as memory,
+        _closing(await open_storage("", data_dir)) as sqlite,
+        _closing(await open_storage(migrated_postgres_url, data_dir / "cache")) as postgres,
+    ):
+        yield memory, sqlite, postgres
+
+
 @asynccontextmanager
 async def _closing(storage: Storage) -> AsyncIterator[Storage]:
     try:

@@ -1,7 +1,7 @@
 """Whole runs in one process: the real engine, agents, tools and offline model over storage in memory."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -43,6 +43,7 @@ from agent_service.engine.tool import Tool
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models
 from agent_service.specialists import OWN_AGENTS, Workplace, own_tools
+from agent_service.tools.data import NO_DATABASES
 from agent_service.tools.datasets import is_data
 from agent_service.tools.sandbox import Sandbox, SandboxLimits
 from storage.interfaces import Cache
@@ -121,6 +122,7 @@ class Bench:
     tools: Sequence[Tool[BaseModel]] = ()
     loop: AgentLoop = field(default_factory=lambda: ModelLoop(Models()))
     step_timeout_ms: int = 30_000
+    databases: Mapping[str, str] = field(default_factory=lambda: NO_DATABASES)
     run_timeout_ms: int = 240_000
     larger_model: str = ""
     cache: Cache | None = None
@@ -137,12 +139,12 @@ class Bench:
     async def __aenter__(self) -> Self:
         self.storage = MemoryStorage(lambda: datetime.now(UTC))
         self._place = Workplace(reader=Sandbox(SandboxLimits(max_children=1, memory_mib=256)))
-        tools = self.tools or own_tools(self.storage, self._place, SystemClock())
+        tools = self.tools or own_tools(self.storage, self._place, SystemClock(), self.databases)
         self.registry = Registry(self.agents or (AGENTS if self.tools else OWN_AGENTS), tools)
         self.broadcast = Broadcast(self.storage.events, self.storage.runs)
         self.journal = Journal(self.storage.events, self.broadcast.publish)
         self.journal.start()
-        versions = (version_of_files(self.storage.files, is_data),)
+        versions = (version_of_files(self.storage.files, is_data), self.storage.corpora.version)
         self.supervisor = Supervisor(
             registry=self.registry,
             loop=self.loop,

@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.events import AgentProgress, Body, PartialResult, ProgressStage, ToolCompleted, ToolExecuting
-from storage.interfaces import EventLog, Files, Runs, Storage, Threads
+from storage.interfaces import ActionPlans, Corpora, EventLog, Files, Runs, Storage, Threads
 from storage.opening import open_storage
 from storage.records import Append, NewRun
 from tests.support.faulty_commit import BIND, Fault, FaultPlan, faulty_postgres
@@ -221,6 +221,14 @@ class CrashingStorage:
     @property
     def files(self) -> Files:
         return self._inner.files
+
+    @property
+    def corpora(self) -> Corpora:
+        return self._inner.corpora
+
+    @property
+    def plans(self) -> ActionPlans:
+        return self._inner.plans
 
     async def ping(self) -> None:
         await self._inner.ping()

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from storage.errors import StorageUnavailableError
-from storage.interfaces import EventLog, Files, Runs, Storage, Threads
+from storage.interfaces import ActionPlans, Corpora, EventLog, Files, Runs, Storage, Threads
 from tests.support.faulty_log import FaultyEventLog
 from tests.support.gates import Gate
 
@@ -51,6 +51,14 @@ class CuttableStorage:
     @property
     def files(self) -> Files:
         return self._inner.files
+
+    @property
+    def corpora(self) -> Corpora:
+        return self._inner.corpora
+
+    @property
+    def plans(self) -> ActionPlans:
+        return self._inner.plans
 
     def open_gates(self) -> None:
         """Hold nobody up any more."""

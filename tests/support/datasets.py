@@ -150,6 +150,19 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
+def unusual(values: Sequence[float], value: float) -> set[str]:
+    """Return by which methods, as a textbook has them, the value is unusual among these: iqr, z_score."""
+    q1, q3 = percentile(values, 0.25), percentile(values, 0.75)
+    mean = sum(values) / len(values)
+    stdev = (sum((one - mean) ** 2 for one in values) / (len(values) - 1)) ** 0.5
+    found = set()
+    if q3 > q1 and not q1 - 1.5 * (q3 - q1) <= value <= q3 + 1.5 * (q3 - q1):
+        found.add("iqr")
+    if stdev and abs(value - mean) >= 3 * stdev:
+        found.add("z_score")
+    return found
+
+
 def usd(amount: Decimal) -> float:
     """Round to 6 decimals."""
     return float(amount.quantize(Decimal("0.000001")))

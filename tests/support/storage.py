@@ -17,6 +17,7 @@ from storage.records import (
     MessageRecord,
     MessageRole,
     NewRun,
+    PlanRecord,
     RunRecord,
     RunStatus,
     StoredEvent,
@@ -75,6 +76,11 @@ def a_run(user_id: str = "ada", *, thread_id: str = "", key: str = "", at_s: flo
         conflict=ThreadConflict.ENQUEUE,
         max_open_runs=100,
     )
+
+
+def a_plan(thread_id: str, user_id: str = "ada", *, at_s: float = 0, document: bytes = b"plan") -> PlanRecord:
+    """Return a plan to be saved, of a thread that there is."""
+    return PlanRecord(new_id(), user_id, thread_id, 1, document, at(at_s), at(at_s))
 
 
 async def accepted(storage: Storage, new: NewRun) -> RunRecord:

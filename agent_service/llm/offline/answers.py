@@ -1,9 +1,10 @@
 """The data agent's answers: headline first, then tables, what is missing, what to ask next. Only measured numbers."""
 
-from agent_service.llm.offline import caveats, endings
+from agent_service.llm.offline import caveats, databases, endings
 from agent_service.llm.offline.bodies import body
 from agent_service.llm.offline.conversation import Conversation
 from agent_service.llm.offline.facts import Facts
+from agent_service.llm.offline.mapping import mapping
 from agent_service.llm.offline.understanding import Understanding
 
 
@@ -14,6 +15,12 @@ def write_answer(understanding: Understanding, conversation: Conversation) -> st
 
 
 def _lines(understanding: Understanding, facts: Facts, conversation: Conversation) -> list[str]:
+    database = facts.of("database_analyzer")
+    if database is not None:
+        return databases.answer(database)
+    refused = [exchange for exchange in facts.failed if exchange.tool_name == "database_analyzer"]
+    if refused:
+        return databases.failed(refused[-1])
     ending = [*endings.next_questions(understanding, facts), *endings.source(facts)]
     if facts.dataset is None:
         return endings.nothing_worked(facts)
@@ -29,6 +36,7 @@ def _lines(understanding: Understanding, facts: Facts, conversation: Conversatio
         *rest,
         *endings.failures(facts),
         *endings.missing(facts),
+        *mapping(understanding, facts),
         *endings.not_available(conversation),
         *ending,
     ]

@@ -6,10 +6,11 @@ from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
 from agent_service.engine.intents import Intent
-from agent_service.llm.offline import sections
+from agent_service.llm.offline import analyses, sections
 from agent_service.llm.offline.conversation import child, children, names, number, text
 from agent_service.llm.offline.facts import Facts
 from agent_service.llm.offline.format import count, counted, milliseconds, minute, money, percent, table
+from agent_service.llm.offline.mapping import columns
 from agent_service.llm.offline.understanding import Facet, Understanding
 
 _LEVELS: Final = MappingProxyType({"sufficient": "a full", "partial": "a partial", "insufficient": "hardly any"})
@@ -21,7 +22,18 @@ def body(understanding: Understanding, facts: Facts) -> list[str]:
         return _without_filter(understanding, facts)
     if facts.of("query_dataset") is not None:
         return _query(understanding, facts)
+    if understanding.intent is not Intent.OPTIMIZATION and (special := _special(facts)):
+        return [*special, *sections.totals_in_brief(facts.of("usage_summary"))]
     return _WRITERS.get(understanding.intent, _inventory)(understanding, facts)
+
+
+def _special(facts: Facts) -> list[str]:
+    """Return what the looks found that a request names itself: anomalies, correlations, repeated prompts."""
+    lines: list[str] = []
+    for tool_name, write in _SPECIAL:
+        if (found := facts.of(tool_name)) is not None:
+            lines += write(found)
+    return lines
 
 
 def _without_filter(_: Understanding, facts: Facts) -> list[str]:
@@ -137,6 +149,7 @@ def _optimization(understanding: Understanding, facts: Facts) -> list[str]:
     for dimension in ("model", "feature"):
         if dimension not in names(breakdown, "group_by"):
             lines += sections.groups(usage, dimension)
+    lines += _special(facts)
     return [*lines, *sections.peaks(facts.of("usage_pattern")), *sections.prices(usage)]
 
 
@@ -210,7 +223,7 @@ def _inventory(_: Understanding, facts: Facts) -> list[str]:
                 f"analysis** (completeness {percent(score)})."
             ),
             "",
-            *sections.columns(described),
+            *columns(described),
         ]
     datasets = children(listed, "datasets")
     if datasets:
@@ -233,7 +246,7 @@ def _inventory(_: Understanding, facts: Facts) -> list[str]:
 
 def _query(_: Understanding, facts: Facts) -> list[str]:
     result = facts.of("query_dataset")
-    columns = [text(column, "name") for column in children(result, "columns")]
+    names_ = [text(column, "name") for column in children(result, "columns")]
     found = child(result, "rows")
     rows = (
         [[_plain(value) for value in row] for row in found if isinstance(row, list | tuple)]
@@ -242,7 +255,7 @@ def _query(_: Understanding, facts: Facts) -> list[str]:
     )
     more = f" There are more: {text(result, 'cut_because')}." if child(result, "more_rows") is True else ""
     where = sections.dataset_name(result)
-    lines = [f"**The query over {where} returns {counted(len(rows), 'row')}.**{more}", "", *table(columns, rows), ""]
+    lines = [f"**The query over {where} returns {counted(len(rows), 'row')}.**{more}", "", *table(names_, rows), ""]
     return [*lines, "```sql", text(result, "sql"), "```", ""]
 
 
@@ -251,6 +264,12 @@ def _plain(value: JsonValue) -> str:
         return ""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
+
+_SPECIAL: Final[tuple[tuple[str, Callable[[JsonObject], list[str]]], ...]] = (
+    ("anomaly_scan", analyses.anomalies),
+    ("correlate", analyses.correlations),
+    ("duplicate_prompts", analyses.duplicates),
+)
 
 _WRITERS: Final[Mapping[Intent, Callable[[Understanding, Facts], list[str]]]] = MappingProxyType(
     {

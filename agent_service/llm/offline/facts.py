@@ -10,10 +10,22 @@ SUCCESS: Final = "success"
 """The status of a call that went well."""
 
 
+NO_SUCH_COLUMN: Final = "has no column"
+"""What a tool says of a correction that names a column which is not there."""
+
+
+def misplaced(exchange: Exchange) -> bool:
+    """Return whether a call failed because a correction is about another dataset's column."""
+    return exchange.status != SUCCESS and bool(exchange.args.get("columns")) and NO_SUCH_COLUMN in exchange.error
+
+
 class Facts:
     """The results of this step's calls, by tool; a what-if is a cost breakdown that declares the model absent."""
 
     def __init__(self, exchanges: Sequence[Exchange]) -> None:
+        good_at = {exchange.tool_name for exchange in exchanges if exchange.status == SUCCESS}
+        # What went well without the correction has not failed.
+        exchanges = [one for one in exchanges if not (misplaced(one) and one.tool_name in good_at)]
         looks = [exchange for exchange in exchanges if exchange.tool_name == "usage_summary"]
         self.unfiltered = len(looks) > 1 and looks[-1].status == SUCCESS
         # A result that was too large to pass on is no result here either: its summary says where it went.

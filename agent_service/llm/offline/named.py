@@ -129,6 +129,11 @@ def with_model_word(normalised: str) -> str:
     return _FAMILY.sub("MODEL", _MODEL.sub("MODEL", normalised))
 
 
+def with_plain_file_names(normalised: str) -> str:
+    """Return the message with every file called `file`, its ending kept: what a name says is no evidence."""
+    return _FILE.sub(lambda match: "file" + match[0][match[0].index(".") :], normalised)
+
+
 def _models(text: str) -> tuple[tuple[str, ...], str]:
     """Return the models named, and the one to assume where the data has none."""
     found: dict[str, None] = {}

@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from agent_service.llm.offline import analyst, generator, triage, voice
+from agent_service.llm.offline import analyst, generator, librarian, optimizer, planner, reporter, triage, voice
 from agent_service.llm.offline.conversation import Conversation, Saying, Words
 
 _Part: TypeAlias = tuple[Callable[[Conversation], bool], Callable[[Conversation], list[Saying]]]
 
 PARTS: Final[tuple[_Part, ...]] = (
     (generator.can_play, generator.reply),
+    (optimizer.can_play, optimizer.reply),
+    (librarian.can_play, librarian.reply),
     (analyst.can_play, analyst.reply),
+    (planner.can_play, planner.reply),
+    (reporter.can_play, reporter.reply),
 )
 """One for each specialist, tried in order: whether the tools on offer are its own, and its next turn."""
 

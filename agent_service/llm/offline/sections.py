@@ -18,7 +18,6 @@ from agent_service.llm.offline.format import (
     table,
 )
 
-MAX_COLUMNS: Final = 30
 BUSY_HOURS: Final = 5
 
 DIMENSION_TITLES: Final = {
@@ -34,6 +33,9 @@ DIMENSION_TITLES: Final = {
 
 RATES: Final = (("minute", 60), ("hour", 3_600), ("day", 86_400))
 """Units of a rate, in seconds: the shortest one in which there is at least one request is shown."""
+
+NO_TOKENS: Final = "their token counts are missing"
+"""Why the tools could not price requests of a model that has a price."""
 
 TELLING_PEAK: Final = 10
 """Requests from which on the busiest minute or hour says something."""
@@ -87,7 +89,10 @@ def _unpriced(usage: JsonObject | None, requests: float) -> str:
     said = "it costs is not known" if requests == 1 else "they cost is not known"
     if not number(usage, "totals", "models"):
         return f"{said}: there is no model to price by; say, for example, “assume gpt-4o”"
-    found = [text(entry, "model") for entry in children(usage, "pricing", "unpriced")]
+    gaps = children(usage, "pricing", "unpriced")
+    if gaps and all(text(entry, "why") == NO_TOKENS for entry in gaps):
+        return f"{said}: {NO_TOKENS.replace('their', 'the')}"
+    found = [text(entry, "model") for entry in gaps]
     unknown = ", ".join(name for name in found if name and name != "(none)")
     if not unknown:
         return f"{said}: no price is known"
@@ -383,15 +388,3 @@ def gaps(pattern: JsonObject | None) -> list[str]:
         for gap in children(pattern, "gaps")
     ]
     return ["### Longest gaps", "", *table(["From", "To", "Length"], rows), ""] if rows else []
-
-
-def columns(described: JsonObject | None) -> list[str]:
-    """Return what each column was recognised as, so that it can be corrected."""
-    rows = [
-        [text(column, "name"), text(column, "type"), text(column, "role") or "not used", text(column, "reason")]
-        for column in children(described, "columns")[:MAX_COLUMNS]
-    ]
-    if not rows:
-        return []
-    hint = "If one is wrong, tell me, for example “the column took is latency”."
-    return ["### Columns", "", *table(["Column", "Type", "Recognised as", "Why"], rows, texts=4), "", hint, ""]

@@ -10,6 +10,7 @@ from agent_service.llm.offline.conversation import number as number_at
 from agent_service.llm.offline.conversation import text as text_at
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.suggestions import after_failure, suggestions
+from agent_service.llm.offline.thread_columns import with_corrections
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
 FIELDS: Final = frozenset({"category", "confidence", "entities", "next_agents"})
@@ -61,6 +62,7 @@ _ASKS: Final = {
 def reply(conversation: Conversation) -> list[Saying]:
     """Return the next turn of triage."""
     understanding = understand(conversation.request, conversation.earlier, conversation.now)
+    understanding = with_corrections(understanding, conversation)
     looks = [name for name in ("list_datasets", "describe_dataset") if name in conversation.tools]
     if not conversation.exchanges and looks and _looks_at_data(understanding):
         thought = f"This seems to be about {_ASKS[understanding.intent]}. I look at which data there is for it."

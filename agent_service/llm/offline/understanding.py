@@ -14,7 +14,7 @@ from agent_service.llm.offline.corrections import without_corrections
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.evidence import facet_names, scores
 from agent_service.llm.offline.languages import FOREIGN_FROM_WORDS, foreign_language
-from agent_service.llm.offline.named import find_entities, with_model_word
+from agent_service.llm.offline.named import find_entities, with_model_word, with_plain_file_names
 from agent_service.llm.offline.requests import parts
 from agent_service.llm.offline.words import COMMON, KNOWN, READ_CHARACTERS, normalise, tokens
 
@@ -245,7 +245,8 @@ def _declined(normalised: str) -> frozenset[Facet]:
 def _alone(request: str, now: datetime) -> Understanding:
     """Return what the message asks for by itself."""
     entities = find_entities(request, now)
-    text = with_model_word(normalise(request) if entities.sql else _read_aloud(request))
+    read = normalise(request) if entities.sql else _read_aloud(request)
+    text = with_model_word(with_plain_file_names(read))
     facets = _facets(text, entities)
     if not entities.sql and foreign_language(request) is not None:
         return Understanding(Intent.GENERAL, FOLLOWS, Intent.COST_ANALYSIS, facets | {Facet.FOREIGN}, entities)

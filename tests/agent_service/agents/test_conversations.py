@@ -110,9 +110,23 @@ async def test_a_column_can_be_corrected_in_the_chat(bench: Bench) -> None:
     )
 
 
-async def test_goals_are_put_into_measured_numbers_and_nothing_is_promised(bench: Bench) -> None:
+async def test_goals_are_judged_all_at_once_over_the_same_requests(bench: Bench) -> None:
     await bench.put("log.csv", LOG)
-    answer = (await bench.ask("-20 % cost, 2x faster, +30 % usage: what do I do?")).final.content
+    told = await bench.ask("-20 % cost, 2x faster, +30 % usage: what do I do?")
+    answer = told.final.content
+    # 4 requests of gpt-4o and 2 of gpt-4o-mini, 1000 and 100 tokens each, and 30 % more of them.
+    before = (4 * (Decimal("2.5") + 1) + 2 * (Decimal("0.15") + Decimal("0.06"))) / 1_000
+    limit, grown = (f"${format(before * Decimal(factor), '.6f').rstrip('0')}" for factor in ("0.8", "1.3"))
+    assert f"| cost -20 % at +30 % traffic | {limit} | {grown} |" in answer
+    # Six requests are too few to tell how fast a model is.
+    assert "p50 latency -50 % (cannot be judged)" in answer.partition("\n")[0]
+    assert told.result("combine_options")["feasible"] is False
+
+
+async def test_where_nobody_computes_options_goals_become_numbers_and_nothing_is_promised() -> None:
+    async with Bench(agents=AGENTS) as bench:
+        await bench.put("log.csv", LOG)
+        answer = (await bench.ask("-20 % cost, 2x faster, +30 % usage: what do I do?")).final.content
     assert "| usage +30 % | 6 requests | 8 requests |" in answer
     assert "Not available here yet" in answer
     assert "sav" not in answer.partition("### Not available")[0].replace("any saving", "").replace("a saving", "")

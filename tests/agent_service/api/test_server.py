@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
+import jwt
 import pytest
 import structlog
 from cryptography import x509
@@ -231,6 +232,15 @@ async def test_a_development_token_signs_in(face: Face) -> None:
     assert made.user_id == "dev"
     metadata = (("authorization", f"Bearer {made.token}"),)
     await face.threads.ListThreads(pb.ListThreadsRequest(), metadata=metadata)
+
+
+@pytest.mark.parametrize(("asked", "scopes"), [("", ["databases:read"]), ("admin x", ["admin", "x"])])
+async def test_a_development_token_permits_what_is_asked_for_else_to_look_at_databases(
+    face: Face, asked: str, scopes: list[str]
+) -> None:
+    made = await face.sessions.CreateDevToken(pb.CreateDevTokenRequest(scope=asked))
+    claims = jwt.decode(made.token, options={"verify_signature": False})
+    assert sorted(str(claims["scope"]).split()) == scopes
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from agent_service.engine.runs import MAX_OPEN_RUNS, MAX_TITLE_CHARACTERS
 from storage.interfaces import Storage
 from storage.memory import MemoryStorage
 from storage.records import RunStatus, ThreadConflict
+from tests.support.corpora import a_corpus
 from tests.support.gates import Gate, is_stuck, settle
 from tests.support.workshop import ANN, BOB, LEASE_MS, Workshop, held, user
 
@@ -110,7 +111,7 @@ async def test_a_key_with_other_content_agent_or_thread_is_refused(storage: Stor
     [
         (RunCommand("hello", agent="nobody"), "agent"),
         (RunCommand("hel\x00lo"), "content"),
-        (RunCommand("hello", references=(Reference(corpus_id=KEY),)), "references[0]"),
+        (RunCommand("hello", references=(Reference(message_id=KEY),)), "references[0]"),
         (RunCommand("hello", settings=RunSettings(model="nobody's")), "settings.model"),
     ],
 )
@@ -120,6 +121,17 @@ async def test_what_is_wrong_is_named(memory: MemoryStorage, command: RunCommand
             await shop.runs.accept(ANN, command)
         assert field(caught) == wrong
         assert not await shop.runs.open_runs(ANN)
+
+
+async def test_a_knowledge_base_is_referred_to_by_its_owner_alone(memory: MemoryStorage) -> None:
+    mine = await memory.corpora.create(a_corpus(ANN.user_id), max_corpora=1)
+    theirs = await memory.corpora.create(a_corpus("somebody"), max_corpora=1)
+    async with Workshop(memory, slots=0) as shop:
+        await shop.runs.accept(ANN, RunCommand("hello", references=(Reference(corpus_id=mine.corpus_id),)))
+        with pytest.raises(ApexError) as caught:
+            await shop.runs.accept(ANN, RunCommand("hello", references=(Reference(corpus_id=theirs.corpus_id),)))
+        assert caught.value.reason is ErrorReason.NOT_FOUND
+        assert str(caught.value) == "There is no such knowledge base."
 
 
 async def test_a_budget_needs_a_price(memory: MemoryStorage) -> None:

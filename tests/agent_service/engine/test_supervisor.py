@@ -139,7 +139,6 @@ async def test_below_the_threshold_one_question_is_the_answer() -> None:
     [
         ("generate 10,000 requests that look like Black Friday", Intent.SYNTHETIC, "not available"),
         ("create a knowledge base for our runbooks", Intent.CORPUS, "not available"),
-        ("Analyze my database performance", Intent.TECHNICAL, "not available"),
         ("hello", Intent.GENERAL, "Analyze my AI costs"),
         ("write a poem about the sea", Intent.GENERAL, "outside of what I can do"),
     ],

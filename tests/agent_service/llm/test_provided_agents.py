@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 from pydantic import BaseModel
 
+from agent_service.agents.corpus_admin import CORPUS_ADMIN
 from agent_service.agents.data import DATA
 from agent_service.agents.supervisor import SUPERVISOR
 from agent_service.agents.synthetic_data import SYNTHETIC_DATA
@@ -71,6 +72,11 @@ class Case:
 
 CASES: Final = [
     Case(TRIAGE, [Call("list_datasets", "{}", "t1"), Call("describe_dataset", "{}", "t2")], output=TRIAGED),
+    Case(
+        CORPUS_ADMIN,
+        [Call("create_corpus", '{"name": "Runbooks"}', "k1"), Call("search_corpus", '{"query": "retries"}', "k2")],
+        {**TRIAGED, "category": "corpus", "next_agents": ["corpus_admin"]},
+    ),
     Case(
         SYNTHETIC_DATA,
         [Call("generate_workload", '{"preset": "ecommerce", "rows": 100, "days": 2, "seed": 7}', "s1")],

@@ -98,6 +98,9 @@ async def test_no_result_is_too_large() -> None:
             ("cost_breakdown", {"top": 20, "group_by": ["feature", "user"]}),
             ("latency_analysis", {"top": 20, "group_by": ["feature"]}),
             ("usage_pattern", {"buckets": 100}),
+            ("anomaly_scan", {"bucket": "hour", "top": 50, "assume_model": "gpt-4o"}),
+            ("correlate", {"assume_model": "gpt-4o"}),
+            ("duplicate_prompts", {"top": 20, "columns": {"prompt": extra[0]}}),
             ("describe_dataset", {}),
             ("query_dataset", {"sql": "SELECT * FROM data", "max_rows": 200}),
         ]

@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from agent_service.engine.tool import ToolError
+from agent_service.tools import query
 from agent_service.tools.query import MAX_QUERY_ROWS
 from agent_service.tools.sandbox import Sandbox, SandboxError, SandboxLimits
 from tests.support.datasets import TRACE, DataBench, items, part, table
@@ -103,6 +104,38 @@ async def test_it_equals_plain_counting(bench: DataBench) -> None:
         "EXPLAIN ANALYZE SELECT 1",
         "CHECKPOINT",
         "BEGIN",
+        "SELECT * FROM read_csv('https://127.0.0.1/x.csv')",
+        "SELECT * FROM 'https://127.0.0.1/x.parquet'",
+        "SELECT * FROM read_parquet('s3://bucket/x.parquet')",
+        "SELECT * FROM read_json('/etc/hostname')",
+        "SELECT * FROM sqlite_scan('/tmp/x.db', 't')",
+        "SELECT * FROM postgres_scan('host=127.0.0.1', 'public', 't')",
+        "SELECT * FROM json_execute_serialized_sql('{}')",
+        "SELECT * FROM duckdb_columns()",
+        "SELECT * FROM pg_class",
+        "SELECT * FROM data, glob('/etc/*')",
+        "SELECT * FROM data, LATERAL (SELECT * FROM read_text('/etc/passwd'))",
+        "SELECT (SELECT max(content) FROM read_text('/etc/passwd'))",
+        "SELECT 1 WHERE EXISTS (FROM read_csv('/etc/passwd'))",
+        "SELECT 1 UNION ALL SELECT max(1) FROM glob('/*')",
+        "SELECT count(*) FILTER (getenv('HOME') IS NOT NULL) FROM data",
+        "SELECT list_transform([1], lambda x: getenv('HOME'))",
+        "SELECT * FROM data ORDER BY getenv('HOME')",
+        "SELECT sum(1) OVER (ORDER BY getenv('HOME')) FROM data",
+        "SELECT * FROM data LIMIT (SELECT count(*) FROM read_text('/etc/passwd'))",
+        "CREATE SECRET s (TYPE http)",
+        "CREATE MACRO m() AS 1",
+        "SET VARIABLE x = 1",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+        "IMPORT DATABASE '/tmp/stolen'",
+        "DETACH memory",
+        "USE memory",
+        "UPDATE data SET model = 'x'",
+        "DELETE FROM data",
+        "ALTER VIEW data RENAME TO other",
+        "VACUUM",
+        "SUMMARIZE data",
         "SELECT 1; SELECT 2",
         "SELECT 1; DROP VIEW data",
         "SELECT $1",
@@ -194,6 +227,32 @@ async def test_bytes_are_bounded_and_said(bench: DataBench) -> None:
     assert "24 KiB" in str(part(wide, "cut_because"))
     assert len(str(part(long, "rows", 0, 0))) == 2_001
     assert part(long, "cut_because") == "1 long texts were shortened"
+
+
+async def test_a_query_without_end_is_stopped_by_its_time(bench: DataBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "STATEMENT_TIMEOUT_MS", 200)
+    endless = "SELECT sum(a.range * b.range) FROM range(10_000_000) a, range(10_000_000) b"
+    with pytest.raises(ToolError, match=r"took longer than 0\.2 s and was stopped\. Ask for a smaller part"):
+        await bench.call("query_dataset", sql=endless)
+    # And the next one is served as if nothing had been.
+    assert part(await bench.result("query_dataset", dataset_id="a.csv", sql="SELECT count(*) FROM data"), "rows") == [
+        [2]
+    ]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT list(i) FROM range(200_000_000) t(i)",
+        "SELECT count(*) FROM (SELECT DISTINCT md5(i::VARCHAR) FROM range(50_000_000) t(i))",
+    ],
+    ids=["list", "distinct"],
+)
+async def test_a_query_that_wants_too_much_memory_is_stopped(bench: DataBench, sql: str) -> None:
+    with pytest.raises(ToolError, match="needs more than the 256 MiB") as stopped:
+        await bench.call("query_dataset", sql=sql)
+    assert "Traceback" not in str(stopped.value)
+    assert part(await bench.result("query_dataset", dataset_id="a.csv", sql="SELECT 1"), "rows") == [[1]]
 
 
 async def test_numbers_that_json_cannot_carry_come_as_text(bench: DataBench) -> None:

@@ -3333,7 +3333,7 @@ class CreateDevTokenRequest(_message.Message):
     user_id: _builtins.str
     """user_id becomes the token's `sub`. Default empty: `dev`. At most 128 printable characters without spaces."""
     scope: _builtins.str
-    """scope is the token's scopes, separated by spaces. Default empty. At most 1000 characters."""
+    """scope is the token's scopes, separated by spaces. Default empty: `databases:read`. At most 1000 characters."""
     expires_in_ms: _builtins.int
     """expires_in_ms is how long the token holds, in milliseconds, from 1000 to 86400000 (24 h). Default 0: 3600000 (1 h)."""
     def __init__(

@@ -1,0 +1,1 @@
+"""The tools of the actions agent: plans that are tracked, policies that are exported and applied."""
