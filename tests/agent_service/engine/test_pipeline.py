@@ -272,14 +272,14 @@ def calling(*calls: ToolCall, fails: int = 0) -> Part:
 @pytest.mark.parametrize("effect", list(Effect))
 async def test_a_call_that_ended_is_not_made_again_by_a_retry_nor_by_another_model(effect: Effect) -> None:
     ran: list[str] = []
-    tools = [an_effect("usage_summary", effect, ran), *CannedTools().make(["list_datasets", "describe_dataset"])]
-    others = CannedTools().make(["cost_breakdown", "latency_analysis", "usage_pattern", "query_dataset"])
+    tools = [an_effect("usage_summary", effect, ran)]
+    tools += [tool for tool in CannedTools().make() if tool.name != "usage_summary"]
     loop = ScriptedLoop(triaged(Intent.PRICING), fallback="spare")
     loop.parts["data@"] = calling(ToolCall("a", "usage_summary", {"n": 1}), fails=9)
     # An unsafe one would be asked about, and the step begin again once more.
     other = [] if effect is Effect.UNSAFE else [ToolCall("c", "usage_summary", {"n": 2})]
     loop.parts["data@spare"] = calling(ToolCall("b", "usage_summary", {"n": 1}), *other)
-    async with Bench(agents=EVERYBODY, tools=(*tools, *others), loop=loop) as bench:
+    async with Bench(agents=EVERYBODY, tools=tools, loop=loop) as bench:
         told = await bench.ask("prices")
     asked = ["data"] if effect is Effect.UNSAFE else []
     assert loop.played == ["triage", *asked, "data", "data", "data", "data@spare"]
