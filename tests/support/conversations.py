@@ -152,7 +152,11 @@ class Bench:
             step_timeout_ms=self.step_timeout_ms,
             run_timeout_ms=self.run_timeout_ms,
             larger_model=self.larger_model,
-            cache=AnswerCache(self.cache, self.storage.files, self.clock, versions=versions) if self.cache else None,
+            cache=AnswerCache(
+                self.cache, self.storage.files, self.clock, versions=versions, live_tools=self.registry.live_tools
+            )
+            if self.cache
+            else None,
             backoff=Backoff(sleep=no_wait),
             degraded=self.degraded.append,
         )
