@@ -9,8 +9,11 @@ from typing import Final
 import pytest
 from pydantic import BaseModel
 
+from agent_service.agents.actions import ACTIONS
 from agent_service.agents.corpus_admin import CORPUS_ADMIN
 from agent_service.agents.data import DATA
+from agent_service.agents.optimizations import OPTIMIZATIONS
+from agent_service.agents.reporting import REPORTING
 from agent_service.agents.supervisor import SUPERVISOR
 from agent_service.agents.synthetic_data import SYNTHETIC_DATA
 from agent_service.agents.triage import TRIAGE
@@ -70,6 +73,28 @@ class Case:
     others: Sequence[Part] = ()
 
 
+ALL_OF_IT: Final[JsonObject] = {**TRIAGED, "category": "optimization"}
+"""Triage's finding for a request that the data, optimizations, actions and reporting agents work on, one by one."""
+
+MEASURED: Final = Part(DATA, [Call("usage_summary", '{"group_by": ["model"]}', "d1")])
+ROUTED: Final = Part(
+    OPTIMIZATIONS,
+    [
+        Call("simulate_routing", '{"rules": [{"models": ["gpt-4o"], "target": "gpt-4o-mini"}]}', "o1"),
+        Call("price_lookup", '{"models": ["gpt-4o", "gpt-4o-mini"]}', "o2"),
+    ],
+)
+OPTION: Final = {"tool_call_id": "@o1", "option_id": "route-to-gpt-4o-mini"}
+STEP: Final[JsonObject] = {
+    "id": "pilot",
+    "what": "Route a sample",
+    "owner_role": "Platform engineer",
+    "effort": "S",
+    "validation": "Compare 200 answers",
+    "rollback": "Turn the rule off",
+    "option": OPTION,
+}
+
 CASES: Final = [
     Case(TRIAGE, [Call("list_datasets", "{}", "t1"), Call("describe_dataset", "{}", "t2")], output=TRIAGED),
     Case(
@@ -83,6 +108,25 @@ CASES: Final = [
         {**TRIAGED, "category": "synthetic", "next_agents": ["synthetic_data"]},
     ),
     Case(DATA, [Call("usage_summary", '{"group_by": ["model"]}', "d1"), Call("cost_breakdown", "{}", "d2")]),
+    Case(OPTIMIZATIONS, ROUTED.calls, ALL_OF_IT, others=[MEASURED]),
+    Case(
+        ACTIONS,
+        [
+            Call("create_action_plan", json.dumps({"title": "Spend less", "steps": [STEP]}), "a1"),
+            Call("export_policy", json.dumps({"options": [OPTION]}), "a2"),
+        ],
+        ALL_OF_IT,
+        others=[ROUTED],
+    ),
+    Case(
+        REPORTING,
+        [
+            Call("render_chart", '{"kind": "cost_by_group", "tool_call_id": "@d1"}', "r1"),
+            Call("create_report", '{"title": "What it costs", "sources": ["@d1"]}', "r2"),
+        ],
+        ALL_OF_IT,
+        others=[MEASURED],
+    ),
 ]
 """One for each of the agents."""
 
@@ -99,9 +143,15 @@ async def test_an_agent_at_work(case: Case, dialect: Dialect) -> None:
     script = ProvidedAgents(dialect, [own, Part(TRIAGE, output=case.triaged), *case.others])
     async with serving(dialect, script) as (bench, server):
         told = await bench.ask("What does it cost, and what do I do about it?")
-    ran = [(body.tool_call_id.partition(".")[2], body.tool_name) for body in told.bodies(ToolExecuting)]
+    ran = [
+        (event.body.tool_call_id.partition(".")[2], event.body.tool_name)
+        for event in told.events
+        if isinstance(event.body, ToolExecuting) and event.agent_name == case.agent.name
+    ]
     assert ran == [(call.call_id, call.name) for call in case.calls]
-    assert [body.status for body in told.bodies(ToolCompleted)] == [ToolStatus.SUCCESS] * len(case.calls)
+    done = told.bodies(ToolCompleted)
+    assert len(done) == len(case.calls) + sum(len(part.calls) for part in case.others)
+    assert not [(body.tool_name, body.error) for body in done if body.status is not ToolStatus.SUCCESS]
     assert "I look at the data first of all." in [body.thought for body in told.bodies(AgentThinking)]
     assert told.final.content == "It costs 12 dollars."
     assert case.agent.name in script.said
