@@ -162,7 +162,7 @@ async def open_app(
             broadcast=broadcast,
             workforce=worker,
             registry=registry,
-            models=are_priced(models),
+            models=are_priced(models, larger=settings.larger_model),
             codec=codec,
             clock=clock,
             ids=ids,

@@ -151,7 +151,8 @@ class Runs:
             raise invalid("settings.model", f"This service does not offer {command.settings.model!r}, but: {offered}.")
         model = command.settings.model or next(iter(self._models))
         if command.settings.budget_usd is not None and not self._models[model]:
-            text = f"Nobody knows what {model!r} costs, so a budget cannot hold. Leave it out, or choose another model."
+            text = f"Nobody knows what {model!r} costs, or one that may answer in its place, so a budget cannot hold."
+            text = f"{text} Leave it out, or choose another model."
             raise invalid("settings.budget_usd", text)
         if "\x00" in command.content:
             raise invalid("content", "The text must not contain NUL characters.")

@@ -16,9 +16,16 @@ def cost_usd(response: ModelResponse) -> float | None:
         return None
 
 
-def are_priced(models: ModelSource) -> dict[str, bool]:
-    """Return of each model, the default first, whether its price is known: without it no budget can hold."""
-    return {name: _is_priced(models.get(name)) for name in models.names}
+def are_priced(models: ModelSource, *, larger: str = "") -> dict[str, bool]:
+    """Return of each model, the default first, whether its price is known: without it no budget can hold.
+
+    The prices of those that stand in for it count, too; and that of the `larger` one, which is asked beside the default.
+    """
+    default = models.names[0]
+    asked = {name: {name, *models.fallbacks(name)} for name in models.names}
+    if larger:
+        asked[default].add(larger)
+    return {name: all(_is_priced(models.get(other)) for other in others) for name, others in asked.items()}
 
 
 def _is_priced(model: Model) -> bool:
