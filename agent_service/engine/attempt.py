@@ -166,7 +166,6 @@ class Attempts:
             structlog.get_logger(_LOGGER_NAME).exception("log_unreadable", run_id=run.run_id)
             state = RunState.unread(run.run_id, run.thread_id, run.last_seq)
             state.attempt = run.attempt
-        state.inherit()
         writer = self.journal.open_run(run)
         return RunEmitter(state, writer, self.codec, self.clock, state.begin_time or self.clock.now())
 

@@ -59,8 +59,8 @@ RETRYABLE_REASONS = frozenset(
 )
 """The reasons after which the same request may succeed later."""
 
-OUTCOME_UNKNOWN = "The service stopped while this ran: it is not known whether it took effect. It was not repeated."
-"""How an unsafe call ends whose worker is gone."""
+OUTCOME_UNKNOWN = "This was cut off while it ran: it is not known whether it took effect. It was not repeated."
+"""How an unsafe call ends whose worker is gone, or whose run ends first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,6 @@ class RunState:
         self._told_attempt = 1
         self._waited = timedelta()
         self._waiting_since: datetime | None = None
-        self._inherited: frozenset[str] = frozenset()
 
     @classmethod
     def unread(cls, run_id: str, thread_id: str, last_seq: int) -> Self:
@@ -123,10 +122,6 @@ class RunState:
         except BaseException:
             vars(self).update(before)
             raise
-
-    def inherit(self) -> None:
-        """Note that what is open now was begun by a worker that is gone."""
-        self._inherited = frozenset(call.executing.tool_call_id for call in self.open_tools)
 
     @property
     def text(self) -> str:
@@ -262,13 +257,11 @@ class RunState:
             events.append(
                 self.next(now, SUPERVISOR, AgentProgress(ProgressStage.RESUMED, text, discard_partial=discards))
             )
-        unsafe = [call for call in self.open_tools if call.executing.effect is Effect.UNSAFE]
-        return events + self._close_tools(now, unsafe, ToolStatus.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
+        return events + self._close_unsafe(now)
 
     def complete(self, now: datetime, final: FinalResponse, execution_time_ms: int, usage: Usage) -> list[Event]:
         """Return the events of success: what of the text was not streamed yet, the answer, the end."""
-        events = self._close_tools(now, self.open_tools, ToolStatus.CANCELLED, "The run ended first.")
-        events += self._close_approvals(now)
+        events = self._close_all(now, ToolStatus.CANCELLED, "The run ended first.")
         text = self.text
         if not final.content.startswith(text):
             restart = AgentProgress(ProgressStage.STEP, "The answer is written anew.", discard_partial=True)
@@ -305,14 +298,14 @@ class RunState:
         return [*events, self.next(now, SUPERVISOR, body)]
 
     def _close_all(self, now: datetime, status: ToolStatus, error: str) -> list[Event]:
-        lost = [
-            call
-            for call in self.open_tools
-            if call.executing.effect is Effect.UNSAFE and call.executing.tool_call_id in self._inherited
-        ]
-        events = self._close_tools(now, lost, ToolStatus.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
+        events = self._close_unsafe(now)
         events += self._close_tools(now, self.open_tools, status, error)
         return events + self._close_approvals(now)
+
+    def _close_unsafe(self, now: datetime) -> list[Event]:
+        """Close the calls that may have taken effect, whoever cut them off: nobody can tell."""
+        unsafe = [call for call in self.open_tools if call.executing.effect is Effect.UNSAFE]
+        return self._close_tools(now, unsafe, ToolStatus.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN)
 
     def _close_approvals(self, now: datetime) -> list[Event]:
         events: list[Event] = []

@@ -19,7 +19,7 @@ def cost_usd(response: ModelResponse) -> float | None:
 def are_priced(models: ModelSource, *, larger: str = "") -> dict[str, bool]:
     """Return of each model, the default first, whether its price is known: without it no budget can hold.
 
-    The prices of those that stand in for it count, too; and that of the `larger` one, which is asked beside the default.
+    Those that stand in for it count, too, and so does the `larger` one that is asked beside the default.
     """
     default = models.names[0]
     asked = {name: {name, *models.fallbacks(name)} for name in models.names}

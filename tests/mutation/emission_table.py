@@ -20,6 +20,7 @@ REWRITTEN: Final = f"{SUITE}::test_an_answer_that_differs_from_its_stream_is_str
 APPROVALS: Final = f"{ENGINE}/test_approvals.py"
 APPROVAL: Final = f"{SUITE}::test_stop_resolves_a_waiting_approval"
 TAKEN_UP: Final = f"{ENGINE}/test_recovery.py::test_a_run_is_taken_up_where_a_crash_left_it"
+UNSAFE_CUT: Final = f"{ENGINE}/test_recovery.py::test_a_cancellation_does_not_say_how_an_unsafe_call_ended"
 PIPELINE: Final = f"{ENGINE}/test_pipeline.py"
 SCENARIO: Final = f"{ENGINE}/test_run_scenarios.py::test_scenario"
 LOOP: Final = "tests/agent_service/llm/test_loop.py"
@@ -63,8 +64,8 @@ NOTICED_BY: Final[Mapping[str, str]] = {
         f"{ENGINE}/test_journal.py::test_events_are_delivered_once_in_order_and_flush_means_committed"
     ),
     "agent_service/engine/run.py::RunState.resume AgentProgress RESUMED": TAKEN_UP,
-    "agent_service/engine/run.py::RunState.resume _close_tools(OUTCOME_UNKNOWN)": f"{SCENARIO}[resume_with_open_tools]",
-    "agent_service/engine/run.py::RunState.complete _close_tools('The run ended first.')": (
+    "agent_service/engine/run.py::RunState.resume _close_unsafe(now)": f"{SCENARIO}[resume_with_open_tools]",
+    "agent_service/engine/run.py::RunState.complete _close_all('The run ended first.')": (
         f"{SCENARIO}[complete_with_open_tool]"
     ),
     "agent_service/engine/run.py::RunState.complete restart": REWRITTEN,
@@ -78,10 +79,10 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     ),
     "agent_service/engine/run.py::RunState.fail body": FAILURE,
     "agent_service/engine/run.py::RunState._close_all _close_tools(error)": STOP,
-    "agent_service/engine/run.py::RunState._close_all _close_tools(OUTCOME_UNKNOWN)": (
-        f"{ENGINE}/test_recovery.py::test_a_cancellation_after_a_crash_does_not_say_how_an_unsafe_call_ended"
+    "agent_service/engine/run.py::RunState._close_all _close_unsafe(now)": UNSAFE_CUT,
+    "agent_service/engine/run.py::RunState._close_unsafe _close_tools(OUTCOME_UNKNOWN)": (
+        f"{SCENARIO}[resume_with_open_tools]"
     ),
-    "agent_service/engine/run.py::RunState.complete _close_approvals(now)": f"{SCENARIO}[completed_with_open_approval]",
     "agent_service/engine/run.py::RunState._close_all _close_approvals(now)": APPROVAL,
     "agent_service/engine/run.py::RunState._close_approvals resolved": APPROVAL,
     "agent_service/engine/run.py::RunState._close_tools ToolCompleted": STOP,

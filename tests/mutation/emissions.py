@@ -13,7 +13,7 @@ from tests.mutation.mutants import ROOT, Edit, Scoped, read, text_of
 FOLDERS: Final = (*(f"agent_service/{name}" for name in ("agents", "api", "engine", "llm", "tools")), "storage")
 
 STATE_MACHINE: Final = "agent_service/engine/run.py"
-CLOSERS: Final = frozenset({"_close_tools", "_close_approvals", "_close_all"})
+CLOSERS: Final = frozenset({"_close_tools", "_close_unsafe", "_close_approvals", "_close_all"})
 """Methods of the state machine that return the events of what they close."""
 
 ENDS: Final = frozenset({"resume", "complete", "cancel", "fail"})

@@ -301,7 +301,7 @@ HANDOVER: Final = (
         Kind.HANDOVER,
         "an unsafe tool is run again after a crash",
         f"{ENGINE}/test_run_scenarios.py::test_scenario[resume_with_open_tools]",
-        Edit("agent_service/engine/run.py", "RunState.resume", "is Effect.UNSAFE", "is None"),
+        Edit("agent_service/engine/run.py", "RunState._close_unsafe", "is Effect.UNSAFE", "is None"),
     ),
 )
 

@@ -157,6 +157,22 @@ async def test_a_cancellation_survives_a_crash(storage: Storage) -> None:
     assert (completed.status, completed.message) == (CompletionStatus.CANCELLED, "Enough.")
 
 
+async def test_a_cancellation_does_not_say_how_an_unsafe_call_ended(storage: Storage) -> None:
+    bench = Bench()
+    async with Workshop(storage, tools=bench.tools()) as shop:
+        shop.supervisor.scripts["hello"] = bench.script
+        run = await shop.accept("hello")
+        await bench.gate.reached(2)
+        await shop.runs.cancel(ANN, run_id=run.run_id)
+        told = await shop.told(run)
+    assert told.of(AgentCompleted)[0].status is CompletionStatus.CANCELLED
+    assert {body.tool_name: body.status for body in told.of(ToolCompleted)} == {
+        "quick": ToolStatus.SUCCESS,
+        "safe": ToolStatus.CANCELLED,
+        "unsafe": ToolStatus.OUTCOME_UNKNOWN,
+    }
+
+
 @pytest.mark.parametrize("slots", [1, 0], ids=["its next worker ends it", "nobody works, who cancels ends it"])
 async def test_a_cancellation_after_a_crash_does_not_say_how_an_unsafe_call_ended(storage: Storage, slots: int) -> None:
     bench = Bench()
