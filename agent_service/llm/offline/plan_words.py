@@ -115,12 +115,19 @@ def _saving(conversation: Conversation, picked: Sequence[Option]) -> str:
     percent = number(best.data, "saving_percent") if best is not None else None
     if best is None or percent is None:
         return ""
-    goals = "" if together is None or not children(together.data, "constraints") else _goals(met=meets)
+    goals = "" if together is None or not children(together.data, "constraints") else _goals(together, met=meets)
     return f": {best.name} would save {money(best.saving_usd)} ({percent:.1f} %) of the measured cost{goals}"
 
 
-def _goals(*, met: bool) -> str:
-    return ", and every goal is met" if met else ", but not every goal is met"
+def _goals(together: Option, *, met: bool) -> str:
+    return f", and every goal is met{untold_goals(together)}" if met else ", but not every goal is met"
+
+
+def untold_goals(together: Option) -> str:
+    """Return the words that take out of "every goal" those of a combination that nobody can judge by the data."""
+    goals = children(together.data, "constraints")
+    untold = [f"“{text(goal, 'goal')}”" for goal in goals if child(goal, "met") is None]
+    return f" but {' and '.join(untold)}, which the data cannot tell" if untold else ""
 
 
 def _no_plan(conversation: Conversation, picked: Sequence[Option]) -> str:
