@@ -60,6 +60,10 @@ chaos: install ## Kill the service at every commit point, on both databases (15 
 simulation: install ## Live through 500 simulated lives (ARGS="--seeds 5000", ARGS="--bugs" plants known bugs)
 	@$(BIN)/python -m tests.simulation $(ARGS)
 
+.PHONY: pictures
+pictures: install ## Take the pictures of README.md anew (needs Chromium)
+	@$(BIN)/python -m tests.support.pictures_main
+
 .PHONY: check
 check: check-static test ## Everything that must pass before a change is merged
 

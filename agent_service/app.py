@@ -143,6 +143,7 @@ async def open_app(
                     storage.files,
                     clock,
                     versions=(version_of_files(storage.files, is_data), storage.corpora.version),
+                    live_tools=registry.live_tools,
                 ),
             ),
             tools=registry.tools,

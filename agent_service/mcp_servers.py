@@ -20,9 +20,9 @@ NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 class McpServer(BaseModel):
     """A server: a command that speaks over its standard streams, or a URL of streamable HTTP.
 
-    `effects` are by tool, as the server names it. A tool that is not named there counts as UNSAFE; with `approval` a
-    person decides about each call of such a one. `agents` may use the tools, `scopes` are what a token must permit for
-    that. `timeout_s` bounds one call, in seconds.
+    `effects` are by tool, as the server names it. A tool that is not named there counts as UNSAFE: a
+    person decides about each call. `agents` may use the tools, `scopes` are what a token must permit for that.
+    `timeout_s` bounds one call, in seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +35,6 @@ class McpServer(BaseModel):
     effects: Mapping[str, Effect] = Field(default_factory=dict)
     agents: tuple[str, ...] = ("data",)
     scopes: frozenset[str] = frozenset()
-    approval: bool = True
     timeout_s: float = Field(default=10, gt=0, le=600)
 
     @field_validator("url")

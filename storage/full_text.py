@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
+from storage.records import HEADING_SEPARATOR
 from storage.stemming import stem
 
 MAX_QUERY_TERMS: Final = 16
@@ -24,9 +25,6 @@ MIN_BEGINNING_CHARACTERS: Final = 3
 
 CANDIDATES: Final = 200
 """Passages that the database brings, the likeliest by its own measure; the best of them are found here."""
-
-HEADING_WEIGHT: Final = 2
-"""A word of a heading counts as often as this."""
 
 # Okapi BM25's usual parameters: how soon repeating a word stops to help, and how much length matters.
 _K1: Final = 1.2
@@ -55,8 +53,11 @@ def words_of(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def index_words(title: str, heading: str, text: str) -> str:
-    """Return what is indexed of a passage: stems with single spaces between them, nothing else."""
-    parts = (title, *(heading,) * HEADING_WEIGHT, text)
+    """Return what is indexed of a passage: stems with single spaces between them, nothing else.
+
+    What it stands under directly counts twice; title and outer headings, which others share, once.
+    """
+    parts = (title, heading, heading.rpartition(HEADING_SEPARATOR)[2], text)
     return " ".join(word for part in parts for _, _, word in words_of(part))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -258,9 +258,16 @@ class CorpusRecord:
     size_bytes: int = 0
 
 
+HEADING_SEPARATOR: Final = " > "
+"""Between a heading and the one within it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A part of a document that can be found and quoted by itself. `heading` is what it stands under, or empty."""
+    """A part of a document that can be found and quoted by itself.
+
+    `heading` is what it stands under, or empty: the headings from the outermost, with `HEADING_SEPARATOR` between.
+    """
 
     heading: str
     text: str

@@ -40,9 +40,21 @@ _END_OF_WORD: Final = re.compile(r"[.,;:!?…]+(?=\s|$)")
 
 
 class AnswerCache:
-    """Finds and keeps answers. `versions` tell the versions of everything that answers are computed from."""
+    """Finds and keeps answers. `versions` tell the versions of everything that answers are computed from.
 
-    def __init__(self, cache: Cache, files: Files, clock: Clock, *, versions: tuple[DataVersion, ...]) -> None:
+    `live_tools` are those whose results change beside that.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        files: Files,
+        clock: Clock,
+        *,
+        versions: tuple[DataVersion, ...],
+        live_tools: frozenset[str] = frozenset(),
+    ) -> None:
+        self._live_tools = live_tools
         self._cache = cache
         self._files = files
         self._clock = clock
@@ -87,7 +99,7 @@ class AnswerCache:
 
     async def keep(self, work: Work, plan: Plan, final: FinalResponse) -> None:
         """Keep an answer that may be given again: a whole one, made of looks at data that has not changed since."""
-        if not plan.cache_key or final.degraded or not _only_looked(work):
+        if not plan.cache_key or final.degraded or not self._only_looked(work):
             return
         if await self._data_version(work.run.user_id) != plan.cache_key.rpartition(".")[0]:
             return
@@ -116,6 +128,16 @@ class AnswerCache:
             return ""
         return "-".join(versions) if all(versions) else ""
 
+    def _only_looked(self, work: Work) -> bool:
+        """Return whether all that the run's tools did was to look at the user's data, and to find something."""
+        return all(
+            call.executing.effect is Effect.READ_ONLY
+            and call.executing.tool_name not in self._live_tools
+            and call.completed is not None
+            and call.completed.status is ToolStatus.SUCCESS
+            for call in work.emitter.state.tools.values()
+        )
+
     def _now_ms(self) -> int:
         return round(self._clock.now().timestamp() * 1000)
 
@@ -142,13 +164,3 @@ def normalised(request: str) -> str:
     """Return a request without what makes no difference: spaces, punctuation after words, and mostly case."""
     text = " ".join(unicodedata.normalize("NFKC", request).split())
     return text if _EXACT.search(text) else _END_OF_WORD.sub("", text.casefold())
-
-
-def _only_looked(work: Work) -> bool:
-    """Return whether all that the run's tools did was to look, and to find something."""
-    return all(
-        call.executing.effect is Effect.READ_ONLY
-        and call.completed is not None
-        and call.completed.status is ToolStatus.SUCCESS
-        for call in work.emitter.state.tools.values()
-    )

@@ -76,6 +76,10 @@ class Pipeline:
         """
         turn = _Turn(place, self._means.registry.agents[place.agent_name], notes, writes_answer)
         left = self._left(place, (model,) if model else self._models())
+        saved = self._progress.loops.get(place.number)
+        if saved is not None and saved.state is None:
+            # It was about to begin afresh with another model when its worker was lost.
+            await self._work.dispatcher.restart(place.agent_name, afresh=True)
         while True:
             failure = await self._guarded(turn, left[0], last=len(left) == 1)
             if failure is None:

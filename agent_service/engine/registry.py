@@ -47,6 +47,11 @@ class Registry:
         if problems:
             raise RegistryError("; ".join(problems))
 
+    @property
+    def live_tools(self) -> frozenset[str]:
+        """The names of the tools whose results change by themselves."""
+        return frozenset(tool.name for tool in self.tools.values() if tool.is_live)
+
     def tools_of(self, agent: Agent) -> tuple[Tool[BaseModel], ...]:
         """Return the agent's tools, in the order of its declaration."""
         return tuple(self.tools[name] for name in agent.tools)

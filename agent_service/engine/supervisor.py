@@ -9,7 +9,7 @@ from agent_service.engine.answer_cache import AnswerCache
 from agent_service.engine.budget import Budget
 from agent_service.engine.checkpoint import EarlierAnswer, Plan, RunProgress, decode
 from agent_service.engine.circuits import Circuits
-from agent_service.engine.errors import ApexError, ErrorReason
+from agent_service.engine.errors import ApexError, ErrorReason, WaitingError
 from agent_service.engine.events import (
     AgentHandoff,
     AgentProgress,
@@ -163,20 +163,26 @@ class _Answering:
             raise failure.error
 
     async def _run_stage(self, before: str, places: list[StepPlace]) -> None:
-        """Run the steps of a stage that are not finished, at the same time. What concerns the run stops them all."""
+        """Run the steps of a stage that are not finished, at the same time.
+
+        What concerns the run stops them all; where one waits for a person, the others come to their end first.
+        """
         left = [place for place in places if place.number not in self._progress.findings]
         if len(left) == 1:
             await self._run_step(before, left[0], self._plan.reason, writes_answer=False)
         if len(left) <= 1:
             return
-        tasks = [asyncio.create_task(self._run_beside(before, place)) for place in left]
+        tasks = {asyncio.create_task(self._run_beside(before, place)) for place in left}
+        ended, at_work = set[asyncio.Task[None]](), tasks
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            while at_work and not any(map(_stops_others, ended)):
+                done, at_work = await asyncio.wait(at_work, return_when=asyncio.FIRST_EXCEPTION)
+                ended |= done
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
+        for task in sorted(ended, key=_stops_others, reverse=True):
             task.result()
 
     async def _run_beside(self, before: str, place: StepPlace) -> None:
@@ -211,3 +217,11 @@ class _Answering:
 
     async def _say(self, body: Body) -> None:
         await self._work.emitter.emit(SUPERVISOR, body)
+
+
+def _stops_others(task: asyncio.Task[None]) -> bool:
+    """Return whether the end of a step is the end of those beside it."""
+    if task.cancelled():
+        return True
+    error = task.exception()
+    return error is not None and not isinstance(error, WaitingError)

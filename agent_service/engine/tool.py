@@ -90,6 +90,8 @@ class Tool(Generic[ArgsT]):
 
     `description` is for the model and, in its first sentence, for people. `timeout_ms` bounds one call.
     `needs_approval` says, for checked arguments, why a person must decide about the call first; empty: nobody must.
+    `is_live`: its result changes while the user's files and knowledge bases stay the same, so that no answer made of
+    it is given again.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Tool(Generic[ArgsT]):
     run: Callable[[ToolContext, ArgsT], Awaitable[ToolOutput]]
     scopes: frozenset[str] = field(default_factory=frozenset)
     needs_approval: Callable[[ArgsT], str] | None = None
+    is_live: bool = False
 
 
 def define_tool(
@@ -124,4 +127,5 @@ def define_tool(
     def reason(given: BaseModel) -> str:
         return needs_approval(own(given)) if needs_approval is not None else ""
 
-    return Tool(name, description, args, effect, timeout_ms, run_own, scopes, reason if needs_approval else None)
+    asks = reason if needs_approval else None
+    return Tool(name, description, args, effect, timeout_ms, run_own, scopes, asks)

@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self
 
 import msgspec
@@ -146,7 +146,7 @@ def _tool(server_name: str, server: McpServer, connection: McpConnection, listed
 
     reason = f"{listed.name} of the MCP server {server_name!r} may change something outside."
     description = (listed.description or listed.title or listed.name).strip()
-    return define_tool(
+    tool = define_tool(
         f"{server_name}{SEPARATOR}{listed.name}",
         description[:MAX_DESCRIPTION_CHARACTERS],
         arguments_of(listed.input_schema),
@@ -154,8 +154,9 @@ def _tool(server_name: str, server: McpServer, connection: McpConnection, listed
         effect=effect,
         timeout_ms=round((server.timeout_s + CONNECT_TIMEOUT_S + 1) * 1000),
         scopes=server.scopes,
-        needs_approval=(lambda _: reason) if server.approval and effect is Effect.UNSAFE else None,
+        needs_approval=(lambda _: reason) if effect is Effect.UNSAFE else None,
     )
+    return replace(tool, is_live=True)
 
 
 class McpArguments(RootModel[dict[str, JsonValue]]):

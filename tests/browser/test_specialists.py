@@ -134,6 +134,8 @@ async def test_a_chart_is_a_picture_and_a_report_is_read_in_a_frame_without_powe
     assert await frame.locator("body").evaluate("() => origin") == "null"
     await chat.find("report").get_by_role("button", name="Close the report").click()
     await expect(chat.find("report")).to_have_count(0)
+    # Nothing but the report's own script was complained about.
+    assert ["Blocked script execution" in problem for problem in chat.problems] == [True]
 
 
 async def test_another_reading_of_a_column_becomes_a_message(chat: ChatPage) -> None:

@@ -226,7 +226,7 @@ async def test_a_step_that_takes_too_long_leaves_time_for_an_answer(apex: Deploy
     assert lines[end : end + 4] == [
         "query_dataset cancelled",
         "supervisor degraded",
-        "data → supervisor",
+        "data → reporting",
         "supervisor step",
     ]
     assert lines[-3:] == SUCCESS

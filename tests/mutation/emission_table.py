@@ -25,6 +25,10 @@ SCENARIO: Final = f"{ENGINE}/test_run_scenarios.py::test_scenario"
 LOOP: Final = "tests/agent_service/llm/test_loop.py"
 THREADS: Final = f"{ENGINE}/test_runs.py::test_a_thread_is_created_renamed_listed_and_deleted"
 
+PROGRESS: Final = "tests/agent_service/agents/test_told_progress.py"
+OPTIONS: Final = f"{PROGRESS}::test_options_are_priced_and_simulated_where_nobody_else_prices"
+REPORT: Final = f"{PROGRESS}::test_pricing_simulating_drawing_and_the_pdf_are_told"
+
 NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/approval_gate.py::ApprovalGate._ask requested": (
         f"{APPROVALS}::test_a_call_waits_for_consent_and_leaves_its_slot"
@@ -128,6 +132,30 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     ),
     "agent_service/tools/cost.py::cost_breakdown 'Columns recognised, pricing'": ANALYSIS,
     "agent_service/tools/usage.py::usage_summary 'Columns recognised, measuring'": ANALYSIS,
+    "agent_service/tools/anomalies.py::anomaly_scan 'Columns recognised, looking at every bucket of time'": (
+        f"{PROGRESS}::test_a_look_at_the_data_is_told[anomalies]"
+    ),
+    "agent_service/tools/correlation.py::correlate 'Columns recognised, comparing'": (
+        f"{PROGRESS}::test_a_look_at_the_data_is_told[correlation]"
+    ),
+    "agent_service/tools/duplicates.py::duplicate_prompts 'Columns recognised, looking for the same prompts'": (
+        f"{PROGRESS}::test_a_look_at_the_data_is_told[duplicates]"
+    ),
+    "agent_service/tools/database/analyzer.py::database_analyzer f'Reading the statistics of {target.name}'": (
+        f"{PROGRESS}::test_a_look_at_the_data_is_told[database]"
+    ),
+    "agent_service/tools/optimization/bench.py::ready 'Columns recognised, pricing'": OPTIONS,
+    "agent_service/tools/optimization/bench.py::ready 'Priced, simulating'": OPTIONS,
+    "agent_service/tools/optimization/combination.py::combine_options "
+    "f'{len(decided) + len(undecided)} combinations are simulated'": REPORT,
+    "agent_service/tools/reporting/create_report.py::create_report 'Sources checked, drawing'": REPORT,
+    "agent_service/tools/reporting/create_report.py::create_report 'Written, making the PDF'": REPORT,
+    "agent_service/tools/corpus/changing.py::add_documents f'Reading {name}'": (
+        f"{PROGRESS}::test_each_document_that_is_read_is_told"
+    ),
+    "agent_service/tools/synthetic/tools.py::generate_workload f'{made:,} of {rows:,} rows made'": (
+        "tests/agent_service/tools/test_synthetic.py::test_it_tells_how_far_it_is"
+    ),
     "agent_service/engine/worker.py::Worker.cancel cancel(reason)": (
         f"{ENGINE}/test_worker.py::test_a_queued_run_is_cancelled_at_once"
     ),

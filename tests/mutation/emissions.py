@@ -34,7 +34,7 @@ class Site:
 def emission_sites() -> Iterator[Site]:
     """Yield every place, in the order of files and lines. Raises `NotImplementedError` for one of a new form."""
     for folder in FOLDERS:
-        for path in sorted((ROOT / folder).glob("*.py")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
             yield from emissions_in(name, read(name))
 

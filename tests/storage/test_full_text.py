@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.full_text import (
-    HEADING_WEIGHT,
     MAX_QUERY_TERMS,
     MAX_TERM_CHARACTERS,
     STOP_WORDS,
@@ -59,7 +58,7 @@ def test_a_heading_counts_more_often() -> None:
     assert index_words("The Guide", "Retries", "Retry it.").split() == [
         "the",
         "guid",
-        *["retri"] * HEADING_WEIGHT,
+        *["retri"] * 2,
         "retri",
         "it",
     ]
@@ -111,3 +110,14 @@ def test_long_runs_cost_little() -> None:
     for text in ("a" * 1_000_000, "e\u0301" * 500_000, "あ" * 100_000, "yyyyyed " * 100_000, "ﷺ" * 10_000):
         index_words("", "", text)
     assert time.perf_counter() - began < 10
+
+
+def test_a_passage_about_something_comes_before_its_short_neighbour_under_the_same_title() -> None:
+    """What both share, the title, must not decide: the neighbour would win by being short."""
+    title = "Runbook: Retries"
+    about = index_words(
+        title, title, "A call that fails is retried twice, with exponential backoff and full jitter."
+    )
+    beside = index_words(title, f"{title} > Timeouts", "A call may take 30 seconds.")
+    first, second = bm25([about, beside], query_terms("retries"), total=2, as_beginnings=False)
+    assert first > second

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,7 +15,7 @@ from agent_service.agents.triage import TRIAGE
 from agent_service.api.wire import ProtoCodec
 from agent_service.engine.agent import Agent
 from agent_service.engine.answer_cache import AnswerCache, version_of_files
-from agent_service.engine.approvals import Verdict
+from agent_service.engine.approvals import Approvals, Verdict
 from agent_service.engine.attempt import Attempts, Job
 from agent_service.engine.broadcast import Broadcast, Watch
 from agent_service.engine.clock import SystemClock, SystemIds
@@ -25,6 +25,8 @@ from agent_service.engine.events import (
     AgentCompleted,
     AgentError,
     ApprovalDecision,
+    ApprovalRequested,
+    ApprovalResolved,
     Event,
     FinalResponse,
     JsonObject,
@@ -46,7 +48,7 @@ from agent_service.tools.datasets import is_data
 from agent_service.tools.sandbox import Sandbox, SandboxLimits
 from storage.interfaces import Cache
 from storage.memory import MemoryStorage
-from storage.records import FileRecord, RunRecord, StoredEvent
+from storage.records import FileRecord, RunRecord, RunStatus, StoredEvent
 from tests.support.grammar import check_run
 from tests.support.loops import no_wait
 
@@ -150,7 +152,11 @@ class Bench:
             step_timeout_ms=self.step_timeout_ms,
             run_timeout_ms=self.run_timeout_ms,
             larger_model=self.larger_model,
-            cache=AnswerCache(self.cache, self.storage.files, self.clock, versions=versions) if self.cache else None,
+            cache=AnswerCache(
+                self.cache, self.storage.files, self.clock, versions=versions, live_tools=self.registry.live_tools
+            )
+            if self.cache
+            else None,
             backoff=Backoff(sleep=no_wait),
             degraded=self.degraded.append,
         )
@@ -180,12 +186,29 @@ class Bench:
         references: tuple[Reference, ...] = (),
         caller: UserExecutionContext = USER,
     ) -> Told:
-        """Send a message and work on it to its end."""
+        """Send a message and work on it to its end; whoever is asked about a call agrees."""
         run = await self.accept(
             content, thread_id=thread_id, agent=agent, settings=settings, references=references, caller=caller
         )
         await self.attempts().work(Job(await self.claim(run)))
+        while await self._agree(run):
+            await self.attempts().work(Job(await self.claim(run)))
         return await self.told(run)
+
+    async def _agree(self, run: RunRecord) -> bool:
+        """Agree to every call of the run that waits; tell whether there was any."""
+        waits = (await self.storage.runs.get(run.user_id, run.run_id)).status is RunStatus.WAITING_APPROVAL
+        if waits:
+            approvals = Approvals(self.storage, self.broadcast, self.registry.tools, self._codec, SystemClock())
+            events = (await self.told(run)).events
+            answered = {event.body.approval_id for event in events if isinstance(event.body, ApprovalResolved)}
+            for event in events:
+                if isinstance(event.body, ApprovalRequested) and event.body.approval_id not in answered:
+                    agreed = Verdict(ApprovalDecision.APPROVED)
+                    await approvals.resolve(
+                        replace(USER, user_id=run.user_id), run.run_id, event.body.approval_id, agreed
+                    )
+        return waits
 
     async def crash_after(self, content: str, seq: int) -> Told:
         """Work on a message until event `seq` is committed, then lose the worker as a killed process would."""

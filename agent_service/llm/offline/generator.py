@@ -24,6 +24,8 @@ from agent_service.llm.offline.understanding import Facet, Understanding, unders
 DEFAULT_PRESET: Final = "ecommerce"
 """Taken, and said, where a request names neither a trade nor data of one's own."""
 
+PRESETS: Final = ("ecommerce", "financial", "healthcare", "gaming", "research")
+
 SPIKE_FACTOR: Final = 5.0
 """The traffic of an event's day against the usual, where a request names an event and no number. It is said."""
 
@@ -162,8 +164,10 @@ def _assumptions(conversation: Conversation, result: JsonObject) -> list[str]:
     if said:
         lines += [f"“{said[0]}” names no number, so {SPIKE_FACTOR:g} times was assumed: say another, such as “8x”.", ""]
     preset = text(result, "source", "preset")
+    asked = understand(conversation.request, conversation.earlier, conversation.now).entities.preset
     if preset and preset not in conversation.request.lower():
-        lines += [f"You named no data and no trade, or one that reads like it, so the preset {preset} was taken.", ""]
+        why = "That reads like" if asked else "You named neither data of yours nor a trade, so it is"
+        lines += [f"{why} the preset {preset}: others are {', '.join(name for name in PRESETS if name != preset)}.", ""]
     return lines
 
 

@@ -12,6 +12,9 @@ from agent_service.llm.offline.format import count, counted, money, table
 MAX_TITLE_CHARACTERS: Final = 200
 """Of a plan's title."""
 
+FILES: Final = "### Files"
+"""The heading of the files that an answer names."""
+
 
 def planned(conversation: Conversation, picked: Sequence[Option]) -> str:
     """Return the answer after planning."""
@@ -85,7 +88,14 @@ def files_of(exchanges: Sequence[Exchange]) -> list[str]:
                 made.setdefault(text(file, "name"), text(exchange.result, "title"))
     if not made:
         return []
-    return ["### Files", "", *(f"- `{name}`{f': {title}' if title else ''}" for name, title in made.items()), ""]
+    return [FILES, "", *(f"- `{name}`{f': {title}' if title else ''}" for name, title in made.items()), ""]
+
+
+def without_files(said: str) -> str:
+    """Return an answer without its part on files: who passes it on names them with his own."""
+    before, heading, after = said.partition(f"\n{FILES}\n")
+    following = after.find("\n### ") if heading else -1
+    return before.rstrip() + (f"\n{after[following:]}" if following >= 0 else "")
 
 
 def failures(exchanges: Sequence[Exchange]) -> list[str]:

@@ -11,7 +11,7 @@ from agent_service.llm.offline.chosen import MAX_LISTED, OPTIMIZATIONS, Option, 
 from agent_service.llm.offline.conversation import Conversation, Exchange, child, names, number, text
 from agent_service.llm.offline.facts import SUCCESS, Facts
 from agent_service.llm.offline.format import counted, money, table
-from agent_service.llm.offline.plan_words import failures, files_of, first_step, goals_table, plan_table
+from agent_service.llm.offline.plan_words import failures, files_of, first_step, goals_table, plan_table, without_files
 from agent_service.llm.offline.understanding import Understanding
 
 DATA: Final = "data"
@@ -38,7 +38,7 @@ def answer(understanding: Understanding, conversation: Conversation) -> str:
         lines += _failed(conversation)
     else:
         lines = [*_findings(understanding, conversation, facts), *others]
-        lines += files_of([*(() if _said(conversation, ACTIONS) else _actions(conversation)), *conversation.exchanges])
+        lines += files_of([*_actions(conversation), *conversation.exchanges])
         lines += failures(conversation.exchanges)
         lines += _failed(conversation)
         lines += _missing(conversation, facts)
@@ -172,7 +172,7 @@ def _plan_part(conversation: Conversation) -> list[str]:
     """Return what the actions agent says, for it also says what was applied and what failed; else the plan itself."""
     said, plan = _said(conversation, ACTIONS), _plan(conversation)
     if said:
-        return [said, ""]
+        return [without_files(said), ""]
     return [*plan_table(plan.result), *first_step(plan.result)] if plan is not None else []
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from agent_service.tools.corpus.limits import MAX_HEADING_CHARACTERS, MAX_PASSAGE_CHARACTERS
-from storage.records import Passage
+from storage.records import HEADING_SEPARATOR, Passage
 
 _HEADING: Final = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.+?)(?:[ \t]+#+)?[ \t]*$")
 _UNDERLINE: Final = re.compile(r"^ {0,3}(=+|-{3,})[ \t]*$")
@@ -29,7 +29,7 @@ def cut(text: str) -> list[Passage]:
 
 def first_heading(text: str) -> str:
     """Return the first heading of a Markdown text, empty where there is none."""
-    return next((heading.rpartition(" > ")[2] for heading, _ in _sections(text) if heading), "")
+    return next((heading.rpartition(HEADING_SEPARATOR)[2] for heading, _ in _sections(text) if heading), "")
 
 
 def _sections(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -69,7 +69,7 @@ def _path(above: list[tuple[int, str]]) -> str:
     """Return the headings joined; where they are too long, the nearest ones."""
     path = ""
     for _, title in reversed(above):
-        longer = f"{title} > {path}" if path else title
+        longer = f"{title}{HEADING_SEPARATOR}{path}" if path else title
         if len(longer) > MAX_HEADING_CHARACTERS:
             break
         path = longer

@@ -17,7 +17,7 @@ from agent_service.tools.corpus.limits import (
     SHOWN_DOCUMENTS,
 )
 from agent_service.tools.measures import clip, counted
-from storage.records import CorpusRecord, PassageRecord, SearchHit
+from storage.records import HEADING_SEPARATOR, CorpusRecord, PassageRecord, SearchHit
 
 
 class SearchCorpusArgs(BaseModel):
@@ -100,7 +100,7 @@ async def corpus_stats(library: Library, context: ToolContext, args: CorpusStats
 
 def cite(passage: PassageRecord) -> str:
     """Return how an answer names a passage: `[Runbook: Retries, passage 3]`."""
-    heading = passage.heading.rpartition(" > ")[2]
+    heading = passage.heading.rpartition(HEADING_SEPARATOR)[2]
     name = passage.title if not heading or heading == passage.title else f"{passage.title}: {heading}"
     return f"[{name.replace('[', '(').replace(']', ')')}, passage {passage.position}]"
 

@@ -1,6 +1,7 @@
 """The tool database_analyzer: what slows a configured database down."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,14 +51,17 @@ def database_tools(addresses: Mapping[str, str]) -> tuple[Tool[BaseModel], ...]:
         return await database_analyzer(known, context, args)
 
     return (
-        define_tool(
-            "database_analyzer",
-            "Find what slows a configured PostgreSQL or SQLite database down: slow statements, reads of whole tables, "
-            "missing and unused indexes, cache hits, bloat. Reads its statistics only.",
-            DatabaseAnalyzerArgs,
-            run,
-            effect=Effect.READ_ONLY,
-            scopes=frozenset({SCOPE}),
+        replace(
+            define_tool(
+                "database_analyzer",
+                "Find what slows a configured PostgreSQL or SQLite database down: slow statements, reads of whole "
+                "tables, missing and unused indexes, cache hits, bloat. Reads its statistics only.",
+                DatabaseAnalyzerArgs,
+                run,
+                effect=Effect.READ_ONLY,
+                scopes=frozenset({SCOPE}),
+            ),
+            is_live=True,
         ),
     )
 

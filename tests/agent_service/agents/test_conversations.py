@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from agent_service.engine.events import ToolCompleted, ToolExecuting, ToolStatus
+from agent_service.specialists import OWN_AGENTS
 from tests.support.conversations import AGENTS, Bench
 from tests.support.datasets import TRACE, read_csv, table
 
@@ -110,9 +111,12 @@ async def test_a_column_can_be_corrected_in_the_chat(bench: Bench) -> None:
     )
 
 
-async def test_goals_are_judged_all_at_once_over_the_same_requests(bench: Bench) -> None:
-    await bench.put("log.csv", LOG)
-    told = await bench.ask("-20 % cost, 2x faster, +30 % usage: what do I do?")
+async def test_goals_are_judged_all_at_once_over_the_same_requests() -> None:
+    # Those who go on with the options write about them in words of their own.
+    agents = [agent for agent in OWN_AGENTS if agent.name not in {"actions", "reporting"}]
+    async with Bench(agents=agents) as bench:
+        await bench.put("log.csv", LOG)
+        told = await bench.ask("-20 % cost, 2x faster, +30 % usage: what do I do?")
     answer = told.final.content
     # 4 requests of gpt-4o and 2 of gpt-4o-mini, 1000 and 100 tokens each, and 30 % more of them.
     before = (4 * (Decimal("2.5") + 1) + 2 * (Decimal("0.15") + Decimal("0.06"))) / 1_000

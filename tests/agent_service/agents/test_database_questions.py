@@ -3,11 +3,13 @@
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from agent_service.engine.events import ToolCompleted, ToolExecuting, ToolStatus
+from agent_service.engine.events import AnswerSource, ToolCompleted, ToolExecuting, ToolStatus
+from storage.memory_cache import MemoryCache
 from tests.support.conversations import USER, Bench
 
 OPERATOR = replace(USER, scopes=frozenset({"databases:read"}))
@@ -48,3 +50,14 @@ async def test_without_a_database_it_is_said_how_to_name_one() -> None:
     async with Bench() as bench:
         told = await bench.ask(QUESTION, caller=OPERATOR)
     assert "APEX_ANALYZER_TARGETS" in told.final.content
+
+
+async def test_an_answer_about_a_database_is_not_given_again(databases: dict[str, str]) -> None:
+    """Its statistics change while the user's own data stays the same; an answer about that is kept."""
+    async with Bench(databases=databases, cache=MemoryCache(lambda: datetime.now(UTC))) as bench:
+        for question, sources in (
+            (QUESTION, [AnswerSource.COMPUTED, AnswerSource.COMPUTED]),
+            ("Are there anomalies in our usage?", [AnswerSource.COMPUTED, AnswerSource.CACHE]),
+        ):
+            told = [await bench.ask(question, caller=OPERATOR) for _ in range(2)]
+            assert [one.final.source for one in told] == sources

@@ -126,8 +126,7 @@ async def test_a_server_that_dies_is_started_again(monkeypatch: pytest.MonkeyPat
         with pytest.raises(ToolError, match=r"does not answer. It is tried again in (29|30) s"):
             await there.call("w__weather", city="Bern")
     monkeypatch.setattr(mcp_connection, "FIRST_PAUSE_S", 0.0)
-    async with opened(w=server(timeout_s=5, approval=False)) as there:
-        assert there.tools["w__dies"].needs_approval is None
+    async with opened(w=server(timeout_s=5)) as there:
         with pytest.raises(ToolError, match="broke off"):
             await there.call("w__dies")
         assert await there.celsius("Bern") == 4

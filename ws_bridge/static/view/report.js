@@ -33,5 +33,6 @@ export async function showReport(artifact, actions) {
   dialog.showModal();
 }
 
-/** What stands in the body of a document. It is parsed, never run: such a document has no window. */
-const bodyOf = (html) => new DOMParser().parseFromString(html, "text/html").body.innerHTML;
+/** What stands in the body of a document, without the style of its head. It is parsed, never run: it has no window. */
+const bodyOf = (html) =>
+  new DOMParser().parseFromString(html.slice(Math.max(html.search(/<body/i), 0)), "text/html").body.innerHTML;
