@@ -313,6 +313,8 @@ async def test_a_report_for_management(apex: Deployment) -> None:
     after = sum((one.cost for one in served(ROWS, json.loads(told.file("router-policy.json")))), Decimal())
     saving = f"{usd(COST - after)}, {share(COST - after, COST)}"
     assert f"would save {saving} of the measured cost" in told.first_line
+    assert told.content.count("### Files") == 1
+    assert "Put this in a report" not in told.content, "here it is"
     report = told.file("report.md").decode()
     pdf = " ".join(page.extract_text() for page in PdfReader(io.BytesIO(told.file("report.pdf"))).pages)
     page = told.file("report.html").decode()

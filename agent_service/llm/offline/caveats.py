@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Final
 
-from agent_service.engine.intents import TRIAGE, Intent
+from agent_service.engine.intents import Intent
 from agent_service.llm.offline import sections
-from agent_service.llm.offline.conversation import Conversation, children, number, text
+from agent_service.llm.offline.conversation import Conversation, children, text
 from agent_service.llm.offline.facts import Facts
 from agent_service.llm.offline.understanding import Facet, Understanding
 
@@ -33,8 +33,8 @@ def absent_columns(understanding: Understanding, facts: Facts) -> list[str]:
 def not_there_yet(understanding: Understanding, facts: Facts, conversation: Conversation) -> list[str]:
     """Say first what was asked for and cannot be done, and what is told in its place."""
     where, lines = sections.dataset_name(facts.dataset), []
-    other = next((name for name in understanding.entities.files if name.lower() not in where.lower()), "")
-    if Facet.SEVERAL in understanding.facets and (other or not _has_one(conversation)):
+    if Facet.SEVERAL in understanding.facets:
+        other = next((name for name in understanding.entities.files if name.lower() not in where.lower()), "")
         then = f"“Analyze {other}”" if other else "“Analyze” and its name"
         lines += [f"**One dataset is analysed at a time: this is {where}.** For another one send {then}.", ""]
     _, lacking = _asked_and_lacking(understanding, facts)
@@ -51,12 +51,6 @@ def not_there_yet(understanding: Understanding, facts: Facts, conversation: Conv
             "",
         ]
     return lines
-
-
-def _has_one(conversation: Conversation) -> bool:
-    """True when triage saw one dataset only: then "my logs" are that one."""
-    listed = [one for one in conversation.evidence.get(TRIAGE, ()) if one.tool_name == "list_datasets"]
-    return bool(listed) and number(listed[-1].result, "total") == 1
 
 
 def _asks_for_forecast(understanding: Understanding) -> bool:
