@@ -115,9 +115,7 @@ def test_long_runs_cost_little() -> None:
 def test_a_passage_about_something_comes_before_its_short_neighbour_under_the_same_title() -> None:
     """What both share, the title, must not decide: the neighbour would win by being short."""
     title = "Runbook: Retries"
-    about = index_words(
-        title, title, "A call that fails is retried twice, with exponential backoff and full jitter."
-    )
+    about = index_words(title, title, "A call that fails is retried twice, with exponential backoff and full jitter.")
     beside = index_words(title, f"{title} > Timeouts", "A call may take 30 seconds.")
     first, second = bm25([about, beside], query_terms("retries"), total=2, as_beginnings=False)
     assert first > second
