@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, Connection, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from storage.dialect import SQLITE_LOWER, PostgresDialect, SqliteDialect, StorageDialect
-from storage.errors import SchemaMismatchError, StorageUnavailableError
+from storage.errors import StorageUnavailableError
 from storage.failures import DEFECTS, DoAgainError, unavailable
 from storage.postgres_transactor import ConnectionHook, PostgresTransactor
 from storage.prepared import Prepared, Statement, Transaction
-from storage.schema import REVISION
 from storage.sqlite_transactor import SqliteTransactor
 from storage.writers_turn import WritersTurn
 
@@ -396,50 +395,3 @@ def _prepare_sqlite(connection: DBAPIConnection | sqlite3.Connection, *, read_on
 def _begin_immediate(connection: Connection) -> None:
     # A deferred transaction that reads first could not become a writing one once another has written.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-async def migrate(database: Database) -> None:
-    """Bring the tables to this version, in one transaction.
-
-    On PostgreSQL racing calls wait for each other. An embedded database is its data directory's: hold that one's lock.
-
-    Raises:
-        SchemaMismatchError: a newer version of Apex has been at work on this database.
-    """
-
-    async def work(connection: AsyncConnection) -> None:
-        await database.dialect.serialise(connection, "migrate")
-        found = await connection.run_sync(_revision)
-        if found == REVISION:
-            return
-        await connection.run_sync(_upgrade, found)
-
-    await database.write(work)
-
-
-async def check_revision(database: Database) -> None:
-    """Raise `SchemaMismatchError` unless the tables are those of this version."""
-    found = await database.read(lambda connection: connection.run_sync(_revision))
-    if found != REVISION:
-        raise SchemaMismatchError(found, REVISION)
-
-
-def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return found
-
-
-def _upgrade(connection: Connection, found: str | None) -> None:
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util import CommandError
-
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", "storage:migrations")
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        # Alembic's word for a revision that it does not know.
-        raise SchemaMismatchError(found, REVISION) from error

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from storage.corpora import SqlCorpora
 from storage.data_dir import DataDirLock, database_path, files_path
-from storage.database import Database, check_revision, is_embedded, migrate, open_database, sqlite_url
+from storage.database import Database, is_embedded, open_database, sqlite_url
 from storage.event_log import SqlEventLog
 from storage.files import SqlFiles, open_files
+from storage.migrating import check_revision, migrate
 from storage.plans import SqlActionPlans
 from storage.runs import SqlRuns
 from storage.threads import SqlThreads

@@ -22,6 +22,7 @@ structlog.configure(
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Scenario files hold inputs and the full expected trace; the flag rewrites the traces, to be read in the diff."""
     parser.addoption("--update-scenarios", action="store_true", help="rewrite the traces in the scenario files")
+    parser.addoption("--update-transcripts", action="store_true", help="rewrite the transcripts of whole runs")
     parser.addoption(
         "--chaos-repeats",
         type=int,

@@ -1,7 +1,7 @@
 """Circuit breakers: what failed several times in a row within a minute is left alone for a minute, then probed.
 
-Own, and not `purgatory`: that counts failures without a window, lets every caller probe at once, and reads the
-machine's clock, where the engine's is handed in.
+Own, and no library's: `purgatory` counts failures without a window, lets every caller probe at once, and reads the
+machine's clock, where ours is handed in. Steps of agents and requests to providers share it.
 """
 
 from collections import deque
@@ -40,6 +40,18 @@ class Circuits:
             return False
         circuit.probe = True
         return True
+
+    def is_closed(self, name: str) -> bool:
+        """Return whether everybody is let through."""
+        circuit = self._circuits.get(name)
+        return circuit is None or circuit.opened_ms is None
+
+    def rest_ms(self, name: str) -> int:
+        """Return in how many milliseconds an open circuit lets somebody through; 0: now, or after a probe."""
+        circuit = self._circuits.get(name)
+        if circuit is None or circuit.opened_ms is None:
+            return 0
+        return max(0, circuit.opened_ms + WINDOW_MS - self._clock.monotonic_ms())
 
     def succeeded(self, name: str) -> None:
         """Close the circuit and forget its failures."""

@@ -10,7 +10,7 @@ def run() -> None:
     """Bring the database of the given connection to the wanted revision."""
     connection = context.config.attributes["connection"]
     if not isinstance(connection, Connection):
-        raise TypeError("migrations run through storage.database.migrate")
+        raise TypeError("migrations run through storage.migrating.migrate")
     context.configure(connection=connection, target_metadata=metadata)
     with context.begin_transaction():
         context.run_migrations()

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage.database import migrate, open_database, sqlite_url
+from storage.database import open_database, sqlite_url
 from storage.interfaces import Storage
 from storage.memory import MemoryStorage
+from storage.migrating import migrate
 from storage.opening import migrate_storage, open_storage
 from storage.schema import metadata
 from tests.support.storage import ManualClock, in_own_loop

@@ -11,10 +11,11 @@ from sqlalchemy import func, literal_column, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.corpora import READ_PASSAGES, SqlCorpora
-from storage.database import migrate, open_database
+from storage.database import open_database
 from storage.errors import CorpusLimitError, DuplicateDocumentError, InvalidPageTokenError, RecordNotFoundError
 from storage.full_text import CANDIDATES
 from storage.interfaces import Storage
+from storage.migrating import migrate
 from storage.records import CorpusRecord, DocumentChange, DocumentRecord, NewDocument, SearchResult
 from storage.schema import corpus_passages
 from tests.support.corpora import PLENTY, a_corpus, a_document

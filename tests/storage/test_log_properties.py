@@ -18,11 +18,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from storage.database import migrate, open_database, sqlite_url
+from storage.database import open_database, sqlite_url
 from storage.errors import StorageUnavailableError
 from storage.event_log import SqlEventLog
 from storage.interfaces import EventLog, Runs
 from storage.memory import MemoryStorage
+from storage.migrating import migrate
 from storage.records import Append, AppendOutcome, Checkpoint, Ending, RunRecord, RunStatus, StoredEvent
 from storage.runs import SqlRuns
 from tests.support.faulty_commit import Fault, FaultPlan, FaultyMemoryLog, faulty_postgres, faulty_sqlite

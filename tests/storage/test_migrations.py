@@ -15,8 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage.database import Database, check_revision, migrate, open_database, sqlite_url
+from storage.database import Database, open_database, sqlite_url
 from storage.errors import SchemaMismatchError
+from storage.migrating import check_revision, migrate
 from storage.opening import open_storage
 from storage.schema import REVISION, metadata, threads
 from tests.support.postgres import PostgresServer, fresh_database

@@ -116,7 +116,10 @@ class Told:
 
 @dataclass(slots=True)
 class Bench:
-    """An engine of its own. `agents`, `tools` and `loop` may take the shipped ones' place. Retries do not wait."""
+    """An engine of its own. `agents`, `tools` and `loop` may take the shipped ones' place. Retries do not wait.
+
+    `clock` is everybody's: with a stopped one a run tells the same each time, apart from ids.
+    """
 
     agents: Sequence[Agent] = ()
     tools: Sequence[Tool[BaseModel]] = ()
@@ -137,9 +140,9 @@ class Bench:
     _codec: ProtoCodec = field(default_factory=ProtoCodec)
 
     async def __aenter__(self) -> Self:
-        self.storage = MemoryStorage(lambda: datetime.now(UTC))
+        self.storage = MemoryStorage(self.clock.now)
         self._place = Workplace(reader=Sandbox(SandboxLimits(max_children=1, memory_mib=256)))
-        tools = self.tools or own_tools(self.storage, self._place, SystemClock(), self.databases)
+        tools = self.tools or own_tools(self.storage, self._place, self.clock, self.databases)
         self.registry = Registry(self.agents or (AGENTS if self.tools else OWN_AGENTS), tools)
         self.broadcast = Broadcast(self.storage.events, self.storage.runs)
         self.journal = Journal(self.storage.events, self.broadcast.publish)
@@ -171,7 +174,7 @@ class Bench:
 
     async def put(self, name: str, content: bytes) -> FileRecord:
         """Upload a file."""
-        ids, now = SystemIds(), datetime.now(UTC)
+        ids, now = SystemIds(), self.clock.now()
         async with self.storage.files.upload(USER.user_id, ids.new(), name, "", max_bytes=1 << 30) as upload:
             await upload.write(content)
             return await upload.commit(now)
@@ -199,7 +202,7 @@ class Bench:
         """Agree to every call of the run that waits; tell whether there was any."""
         waits = (await self.storage.runs.get(run.user_id, run.run_id)).status is RunStatus.WAITING_APPROVAL
         if waits:
-            approvals = Approvals(self.storage, self.broadcast, self.registry.tools, self._codec, SystemClock())
+            approvals = Approvals(self.storage, self.broadcast, self.registry.tools, self._codec, self.clock)
             events = (await self.told(run)).events
             answered = {event.body.approval_id for event in events if isinstance(event.body, ApprovalResolved)}
             for event in events:
@@ -234,7 +237,6 @@ class Bench:
         caller: UserExecutionContext = USER,
     ) -> RunRecord:
         """Accept a message."""
-        clock, ids = SystemClock(), SystemIds()
         runs = Runs(
             storage=self.storage,
             broadcast=self.broadcast,
@@ -242,8 +244,8 @@ class Bench:
             registry=self.registry,
             models={"offline": True},
             codec=self._codec,
-            clock=clock,
-            ids=ids,
+            clock=self.clock,
+            ids=SystemIds(),
         )
         command = RunCommand(
             content, thread_id=thread_id, agent=agent, settings=settings or RunSettings(), references=references

@@ -242,10 +242,11 @@ def _next_questions(understanding: Understanding, conversation: Conversation, fa
     plan = _plan(conversation)
     if plan is None:
         return endings.next_questions(understanding, facts) if facts.dataset is not None else []
+    reported = any(one.tool_name == "create_report" and one.status == SUCCESS for one in conversation.exchanges)
     exported = any(one.tool_name == "export_policy" for one in _actions(conversation))
     ideas = [
         "“Step 1 is done”: the plan keeps track",
-        "“Put this in a report with charts, as PDF”",
+        *([] if reported else ["“Put this in a report with charts, as PDF”"]),
         *(["“Apply the policy”: a person approves it first"] if exported else []),
     ]
     return ["### What you could ask next", "", *(f"- {idea}" for idea in ideas), ""]

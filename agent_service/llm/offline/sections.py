@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from agent_service.engine.events import JsonObject, JsonValue
-from agent_service.llm.offline.conversation import child, children, number, text
+from agent_service.llm.offline.conversation import child, children, names, number, text
 from agent_service.llm.offline.format import (
     count,
     counted,
@@ -71,9 +71,10 @@ def headline(usage: JsonObject | None) -> str:
     ]
     tokens = " and ".join(known) or "no token counts"
     span = _span(usage)
+    what = f"{counted(requests, 'request')}{narrowed(usage)}"
     cost = number(usage, "totals", "cost_usd")
     if cost is None:
-        return f"**{where}{counted(requests, 'request')}: {tokens}{span}. What {_unpriced(usage, requests)}.**"
+        return f"**{where}{what}: {tokens}{span}. What {_unpriced(usage, requests)}.**"
     assumed = text(usage, "pricing", "assumed_model")
     how = f", priced as if all were {assumed}" if assumed else ""
     unpriced = number(usage, "pricing", "requests_unpriced")
@@ -81,7 +82,13 @@ def headline(usage: JsonObject | None) -> str:
         verb = "is" if unpriced == 1 else "are"
         how += f" ({count(unpriced)} of them could not be priced and {verb} not in it)"
     cost_verb = "costs" if requests == 1 else "cost"
-    return f"**{where}{counted(requests, 'request')} {cost_verb} {money(cost)}{how}: {tokens}{span}.**"
+    return f"**{where}{what} {cost_verb} {money(cost)}{how}: {tokens}{span}.**"
+
+
+def narrowed(result: JsonObject | None) -> str:
+    """Return which requests a result is limited to, as words after them: ` of support_chat with gpt-4o`."""
+    of, by = names(result, "filter", "features"), names(result, "filter", "models")
+    return (f" of {' and '.join(of)}" if of else "") + (f" with {' and '.join(by)}" if by else "")
 
 
 def _unpriced(usage: JsonObject | None, requests: float) -> str:

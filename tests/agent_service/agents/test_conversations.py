@@ -95,6 +95,12 @@ async def test_a_breakdown_and_its_follow_ups(bench: Bench) -> None:
     assert third.startswith("**In log.csv, chat costs most: $0.007, ")
 
 
+async def test_an_answer_about_a_part_says_of_what(bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    told = await bench.ask("What does the feature chat cost us?")
+    assert told.final.content.startswith("**In log.csv, 4 requests of chat cost $0.014: ")
+
+
 async def test_what_another_model_would_cost_is_computed_over_the_same_requests(bench: Bench) -> None:
     await bench.put("log.csv", LOG)
     told = await bench.ask("What would gpt-4o-mini cost for this traffic?")

@@ -1,10 +1,9 @@
 """A provider that fails is left alone, and comes back."""
 
 import asyncio
-from types import SimpleNamespace
+from datetime import UTC, datetime
 from typing import Final
 
-import purgatory.domain.model
 import pytest
 from pydantic_ai.exceptions import (
     ModelAPIError,
@@ -14,9 +13,9 @@ from pydantic_ai.exceptions import (
     ModelRequestRejectedError,
 )
 
+from agent_service.engine.circuits import MAX_FAILURES, WINDOW_MS
 from agent_service.engine.errors import ModelError
-from agent_service.llm import circuits
-from agent_service.llm.circuits import MAX_FAILURES, PROBE_S, REST_S, Circuit, CircuitOpenError
+from agent_service.llm.circuits import PROBE_S, Circuit, CircuitOpenError
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models
 from agent_service.llm.resilience import Retries
@@ -27,21 +26,21 @@ from tests.support.steps import sink, step
 DOWN: Final = ModelHTTPError(503, "m")
 
 
-class Time:
-    """The wall clock, moved by hand."""
+class Watchless:
+    """Implements `Clock`: moves when told to."""
 
-    now = 1_000_000.0
+    ms = 1_000
 
-    def time(self) -> float:
-        return self.now
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.ms / 1000, UTC)
+
+    def monotonic_ms(self) -> int:
+        return self.ms
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
-    time = Time()
-    for module in (circuits, purgatory.domain.model):
-        monkeypatch.setattr(module, "time", SimpleNamespace(time=time.time))
-    return time
+def clock() -> Watchless:
+    return Watchless()
 
 
 def is_closed(circuit: Circuit) -> bool:
@@ -60,36 +59,36 @@ async def fail(circuit: Circuit, times: int, error: BaseException = DOWN) -> Non
             await ask(circuit, error)
 
 
-async def test_three_failures_in_a_row_leave_it_alone_for_a_minute(clock: Time) -> None:
-    circuit = Circuit("openai")
+async def test_three_failures_in_a_row_leave_it_alone_for_a_minute(clock: Watchless) -> None:
+    circuit = Circuit("openai", clock)
     await fail(circuit, MAX_FAILURES - 1)
     await ask(circuit)
     assert is_closed(circuit)
     await fail(circuit, MAX_FAILURES)
     assert not is_closed(circuit)
-    clock.now += REST_S - 0.5
+    clock.ms += WINDOW_MS - 500
     with pytest.raises(CircuitOpenError) as caught:
         await ask(circuit)
     assert caught.value.retry_after_s == pytest.approx(0.5)
-    clock.now += 0.6
+    clock.ms += 600
     await ask(circuit)
     assert is_closed(circuit)
     await ask(circuit)
 
 
-async def test_a_probe_that_fails_begins_the_rest_anew(clock: Time) -> None:
-    circuit = Circuit("openai")
+async def test_a_probe_that_fails_begins_the_rest_anew(clock: Watchless) -> None:
+    circuit = Circuit("openai", clock)
     await fail(circuit, MAX_FAILURES)
-    clock.now += REST_S + 1
+    clock.ms += WINDOW_MS + 1_000
     await fail(circuit, 1)
     with pytest.raises(CircuitOpenError):
         await ask(circuit)
 
 
-async def test_one_request_alone_finds_out_whether_it_is_back(clock: Time) -> None:
-    circuit = Circuit("openai")
+async def test_one_request_alone_finds_out_whether_it_is_back(clock: Watchless) -> None:
+    circuit = Circuit("openai", clock)
     await fail(circuit, MAX_FAILURES)
-    clock.now += REST_S + 1
+    clock.ms += WINDOW_MS + 1_000
     async with circuit.request():
         with pytest.raises(CircuitOpenError) as caught:
             await ask(circuit)
@@ -97,10 +96,10 @@ async def test_one_request_alone_finds_out_whether_it_is_back(clock: Time) -> No
     await ask(circuit)
 
 
-async def test_a_probe_that_is_cancelled_says_nothing(clock: Time) -> None:
-    circuit = Circuit("openai")
+async def test_a_probe_that_is_cancelled_says_nothing(clock: Watchless) -> None:
+    circuit = Circuit("openai", clock)
     await fail(circuit, MAX_FAILURES)
-    clock.now += REST_S + 1
+    clock.ms += WINDOW_MS + 1_000
     await fail(circuit, 1, asyncio.CancelledError())
     await fail(circuit, 1)
     with pytest.raises(CircuitOpenError):

@@ -421,6 +421,20 @@ def test_a_database_is_nobodys_where_nobody_looks_into_databases() -> None:
     assert next_agents(found, "sufficient", looks_into_databases=False) == []
 
 
+@pytest.mark.parametrize(
+    "text", ["compare latency of gpt-4o and gpt-4o-mini in my logs", "compare the models in our logs"]
+)
+def test_what_is_compared_in_ones_logs_is_not_the_logs(text: str) -> None:
+    assert Facet.SEVERAL not in understand(text, (), NOW).facets
+
+
+@pytest.mark.parametrize(
+    "text", ["compare my logs", "compare the costs of my logs", "compare gpt-4o and gpt-4o-mini in both logs"]
+)
+def test_logs_that_are_compared_are_several(text: str) -> None:
+    assert Facet.SEVERAL in understand(text, (), NOW).facets
+
+
 def test_a_report_of_several_things_is_a_report() -> None:
     found = understand("Analyze my AI costs and put it in a PDF report", [], NOW)
     assert (found.intent, found.also) == (Intent.REPORTING, (Intent.COST_ANALYSIS,))

@@ -896,7 +896,7 @@ class ToolCompleted(_message.Message):
     result_summary: _builtins.str
     """result_summary says the result in a line. Default empty. At most 4000 characters."""
     artifact_id: _builtins.str
-    """artifact_id names the file that holds a result too large for `result`. Default empty. UUIDv7."""
+    """artifact_id names the file that holds a result too large for `result`. Default empty. A UUID."""
     error: _builtins.str
     """error says what went wrong and what to do. Default empty. At most 4000 characters."""
     execution_time_ms: _builtins.int
@@ -963,7 +963,7 @@ class ArtifactCreated(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     artifact_id: _builtins.str
-    """artifact_id is the file's id in FileService. UUIDv7."""
+    """artifact_id is the file's id in FileService. A UUID."""
     name: _builtins.str
     """name is the file's name. 1 to 255 characters."""
     media_type: _builtins.str
@@ -1001,7 +1001,7 @@ class ApprovalRequested(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     approval_id: _builtins.str
-    """approval_id names the question. UUIDv7."""
+    """approval_id names the question. A UUID that follows from the call and its arguments."""
     tool_name: _builtins.str
     """tool_name is the tool that would run. 1 to 128 characters."""
     reason: _builtins.str
@@ -1042,7 +1042,7 @@ class ApprovalResolved(_message.Message):
     DECIDED_BY_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     approval_id: _builtins.str
-    """approval_id names the question. UUIDv7."""
+    """approval_id names the question. A UUID that follows from the call and its arguments."""
     decision: Global___ApprovalDecision.ValueType
     """decision is how it was resolved."""
     decided_by: _builtins.str
@@ -1096,7 +1096,7 @@ class FinalResponse(_message.Message):
 
     @_builtins.property
     def artifact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """artifact_ids name the files that belong to the answer. Default empty. At most 100. UUIDv7."""
+        """artifact_ids name the files that belong to the answer. Default empty. At most 100. A UUID."""
 
     def __init__(
         self,
@@ -1384,7 +1384,7 @@ class Reference(_message.Message):
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     CORPUS_ID_FIELD_NUMBER: _builtins.int
     file_id: _builtins.str
-    """file_id names a file of the user. UUIDv7."""
+    """file_id names a file of the user. A UUID."""
     message_id: _builtins.str
     """message_id names a message of the user's threads. UUIDv7."""
     corpus_id: _builtins.str
@@ -1614,7 +1614,7 @@ class ResolveApprovalRequest(_message.Message):
     run_id: _builtins.str
     """run_id names the run. UUIDv7."""
     approval_id: _builtins.str
-    """approval_id names the question. UUIDv7."""
+    """approval_id names the question. A UUID that follows from the call and its arguments."""
     decision: Global___ApprovalChoice.ValueType
     """decision is what to do."""
     comment: _builtins.str
@@ -2377,7 +2377,7 @@ class File(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     file_id: _builtins.str
-    """file_id names the file. UUIDv7."""
+    """file_id names the file. A UUID."""
     name: _builtins.str
     """name is the file's name, without a folder."""
     media_type: _builtins.str
@@ -2587,7 +2587,7 @@ class GetFileRequest(_message.Message):
 
     FILE_ID_FIELD_NUMBER: _builtins.int
     file_id: _builtins.str
-    """file_id names the file. UUIDv7."""
+    """file_id names the file. A UUID."""
     def __init__(
         self,
         *,
@@ -2633,7 +2633,7 @@ class DownloadFileRequest(_message.Message):
 
     FILE_ID_FIELD_NUMBER: _builtins.int
     file_id: _builtins.str
-    """file_id names the file. UUIDv7."""
+    """file_id names the file. A UUID."""
     def __init__(
         self,
         *,
@@ -2685,7 +2685,7 @@ class DeleteFileRequest(_message.Message):
 
     FILE_ID_FIELD_NUMBER: _builtins.int
     file_id: _builtins.str
-    """file_id names the file. UUIDv7."""
+    """file_id names the file. A UUID."""
     def __init__(
         self,
         *,
