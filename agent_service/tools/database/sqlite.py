@@ -48,11 +48,19 @@ _ALLOWED: Final = frozenset(
 
 @dataclass
 class _Table:
-    """`indexes`: each by its columns. `rows` is the highest row number: as many or fewer rows are there."""
+    """`indexes`: each by its columns. `rows` is the highest row number: as many or fewer rows are there.
+
+    None: its rows have no numbers, and to count them is to read them all.
+    """
 
     name: str
-    rows: int
+    rows: int | None
     indexes: dict[str, tuple[str, ...]]
+
+    @property
+    def is_large(self) -> bool:
+        """Tell whether it may hold as many rows as make reading them all slow, as far as that is known."""
+        return (self.rows or 0) >= LARGE_ROWS
 
 
 @dataclass
@@ -134,13 +142,13 @@ def _tables(connection: sqlite3.Connection) -> list[_Table]:
     return found
 
 
-def _rows(connection: sqlite3.Connection, table: str) -> int:
+def _rows(connection: sqlite3.Connection, table: str) -> int | None:
     try:
         ((highest,),) = connection.execute(f"SELECT max(rowid) FROM {_name(table)}").fetchall()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorname == "SQLITE_INTERRUPT":
             raise
-        return 0  # a table WITHOUT ROWID, or a virtual one
+        return None  # a table WITHOUT ROWID, or a virtual one
     return int(highest or 0)
 
 
@@ -173,7 +181,7 @@ def _foreign_keys(connection: sqlite3.Connection, tables: Sequence[_Table], note
             notes.findings.append(
                 Finding(
                     "missing_index",
-                    "medium" if table.rows >= LARGE_ROWS else "low",
+                    "medium" if table.is_large else "low",
                     f"{table.name}.{listed}",
                     f"The foreign key of {table.name} to {targets[number]} has no index: every deletion in "
                     f"{targets[number]} reads the whole table.",
@@ -211,7 +219,7 @@ def _redundant(tables: Sequence[_Table], notes: _Notes) -> None:
 
 
 def _statistics(connection: sqlite3.Connection, tables: Sequence[_Table], notes: _Notes) -> None:
-    large = [table.name for table in tables if table.rows >= LARGE_ROWS and table.indexes]
+    large = [table.name for table in tables if table.is_large and table.indexes]
     known = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_stat1'").fetchone()[0]
     if large and not known:
         notes.findings.append(
@@ -255,7 +263,7 @@ def _file(connection: sqlite3.Connection, notes: _Notes) -> dict[str, int | floa
 
 def _plans(connection: sqlite3.Connection, tables: Sequence[_Table], queries: Sequence[str], notes: _Notes) -> None:
     """Ask for the plan of each statement. Nothing but a SELECT gets through the authorizer, and a plan runs nothing."""
-    rows = {table.name.lower(): table.rows for table in tables}
+    rows = {table.name.lower(): table.rows or 0 for table in tables}
     leading = {
         table.name.lower(): frozenset(index[0].lower() for index in table.indexes.values() if index) for table in tables
     }

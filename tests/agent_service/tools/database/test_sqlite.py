@@ -63,6 +63,15 @@ async def test_planted_faults_are_found(path: Path) -> None:
     assert int(str(orders["size_bytes"])) > LARGE_ROWS
 
 
+async def test_rows_without_numbers_are_not_said_to_be_none(tmp_path: Path) -> None:
+    made = tmp_path / "shop.db"
+    with closing(sqlite3.connect(made, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE days (day TEXT PRIMARY KEY) WITHOUT ROWID")
+        connection.execute("INSERT INTO days VALUES ('2026-11-01'), ('2026-11-02')")
+    found = await look(made)
+    assert [(table["name"], table["rows_at_most"]) for table in items(found, "tables")] == [("days", None)]
+
+
 async def test_what_sqlite_cannot_tell_is_said(path: Path) -> None:
     unseen = [str(entry["column"]) for entry in items(await look(path), "missing")]
     assert unseen == ["statement history", "use of indexes"]
