@@ -6,7 +6,7 @@ either. One that is broken is left out as a whole: the service starts without it
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, TypeVar
 
@@ -44,7 +44,8 @@ class Plugins:
 def load_plugins(agents: Iterable[Agent], tools: Iterable[Tool[BaseModel]], *, step_timeout_ms: int) -> Plugins:
     """Load every plug-in. `agents` and `tools` are there already: their names are taken, the tools may be used.
 
-    A tool must take less time than a step, `step_timeout_ms`.
+    A tool must take less time than a step, `step_timeout_ms`. What it returns may change by itself, for all that is
+    known of it: no answer made of it is given again.
     """
     left_out: list[LeftOut] = []
 
@@ -64,7 +65,8 @@ def load_plugins(agents: Iterable[Agent], tools: Iterable[Tool[BaseModel]], *, s
             raise _BrokenError(f"its agent {agent.name!r} wants the tool {unknown[0]!r}, which does not exist")
 
     found_agents = _load(AGENTS_GROUP, Agent, {agent.name for agent in agents}, check_agent, left_out)
-    return Plugins(tuple(found_agents), tuple(found_tools), tuple(left_out))
+    live_tools = tuple(replace(tool, is_live=True) for tool in found_tools)
+    return Plugins(tuple(found_agents), live_tools, tuple(left_out))
 
 
 def _load(

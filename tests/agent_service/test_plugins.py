@@ -58,6 +58,11 @@ def test_a_package_brings_a_tool_and_an_agent(packages: Path) -> None:
     assert found.left_out == ()
 
 
+def test_what_a_package_s_tool_returns_may_change_by_itself(packages: Path) -> None:
+    install(EXAMPLE, packages)
+    assert [tool.is_live for tool in load().tools] == [True]
+
+
 @pytest.mark.parametrize(
     "value",
     ['tool("t_one")', '[tool("t_one")]', '(tool("t_one"),)', 'lambda: tool("t_one")', 'lambda: iter([tool("t_one")])'],
