@@ -31,10 +31,8 @@ class ApplyPolicyArgs(BaseModel):
     )
 
 
-def reason_to_ask(webhook: Webhook | None, args: ApplyPolicyArgs) -> str:
+def reason_to_ask(webhook: Webhook, args: ApplyPolicyArgs) -> str:
     """Return why a person must decide."""
-    if webhook is None:
-        return NOT_CONFIGURED
     return f"This sends the policy {args.policy} to {webhook.host} and changes how live requests are routed there."
 
 

@@ -18,7 +18,10 @@ from storage.interfaces import ActionPlans, Files
 def action_tools(
     plans: ActionPlans, files: Files, clock: Clock, webhook: Webhook | None
 ) -> tuple[Tool[BaseModel], ...]:
-    """Return the tools. `webhook` is where policies are applied; None where nothing is configured."""
+    """Return the tools. `webhook` is where policies are applied; None where nothing is configured.
+
+    Then apply_policy changes nothing: it says what to configure, and nobody is asked about that.
+    """
     return (
         define_tool(
             "create_action_plan",
@@ -48,7 +51,7 @@ def action_tools(
             "Send an exported policy to the configured router, once. A person must approve it; live traffic changes.",
             ApplyPolicyArgs,
             partial(apply_policy, files, webhook, clock),
-            effect=Effect.UNSAFE,
-            needs_approval=partial(reason_to_ask, webhook),
+            effect=Effect.READ_ONLY if webhook is None else Effect.UNSAFE,
+            needs_approval=None if webhook is None else partial(reason_to_ask, webhook),
         ),
     )
