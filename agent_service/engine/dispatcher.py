@@ -19,6 +19,8 @@ from agent_service.engine.errors import FencedError, HandoverError, WaitingError
 from agent_service.engine.events import (
     AgentProgress,
     AgentThinking,
+    ApprovalDecision,
+    ApprovalResolved,
     Effect,
     JsonObject,
     ProgressStage,
@@ -186,8 +188,12 @@ class Dispatcher:
                 self._repeatable_ids.append(tool_call_id)
 
     async def close(self, agent_name: str) -> None:
-        """End the calls of an agent that nobody waits for any more."""
+        """End the calls of an agent that nobody waits for any more, and take back what it asked a person."""
         await self._end_calls(agent_name, frozenset(Effect))
+        for approval in self.emitter.state.open_approvals:
+            if approval.agent_name == agent_name:
+                taken_back = ApprovalResolved(approval.requested.approval_id, ApprovalDecision.CANCELLED)
+                await self.emitter.emit(agent_name, taken_back)
 
     async def _end_calls(self, agent_name: str, effects: frozenset[Effect]) -> None:
         for call in self.emitter.state.open_tools:

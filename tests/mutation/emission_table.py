@@ -51,6 +51,9 @@ NOTICED_BY: Final[Mapping[str, str]] = {
     "agent_service/engine/dispatcher.py::Dispatcher._announce executing": ANALYSIS,
     "agent_service/engine/dispatcher.py::Dispatcher._announce AgentThinking": SILENT,
     "agent_service/engine/dispatcher.py::Dispatcher._context.progress body": ANALYSIS,
+    "agent_service/engine/dispatcher.py::Dispatcher.close taken_back": (
+        f"{PIPELINE}::test_a_step_that_is_given_up_leaves_no_question_open"
+    ),
     "agent_service/engine/dispatcher.py::Dispatcher._end_calls completed": (
         f"{PIPELINE}::test_a_step_that_is_given_up_leaves_no_call_open"
     ),

@@ -15,6 +15,7 @@ from agent_service.engine.events import (
     AgentHandoff,
     AgentProgress,
     AgentThinking,
+    ApprovalDecision,
     ApprovalResolved,
     Effect,
     ProgressStage,
@@ -342,6 +343,26 @@ async def test_a_step_that_is_given_up_leaves_no_call_open() -> None:
     ended = next(event.seq for event in told.events if isinstance(event.body, ToolCompleted))
     degraded = next(e.seq for e in told.events if isinstance(e.body, AgentProgress) and "0.5 s" in e.body.message)
     assert ended < degraded
+    assert told.final.content == "reporting found it."
+
+
+async def test_a_step_that_is_given_up_leaves_no_question_open() -> None:
+    stuck = CannedTools(stuck="usage_summary").make()
+    tools = [an_effect("cost_breakdown", Effect.UNSAFE, []), *(one for one in stuck if one.name != "cost_breakdown")]
+    calls = ToolCall("a", "cost_breakdown", {}), ToolCall("b", "usage_summary", {})
+
+    async def asks_beside_what_hangs(step: Step, sink: StepSink) -> StepResult:
+        await asyncio.gather(*(sink.call_tool(call) for call in calls))
+        return await says_its_name(step, sink)
+
+    loop = ScriptedLoop(triaged(), {"data": asks_beside_what_hangs})
+    async with Bench(agents=EVERYBODY, tools=tools, loop=loop, step_timeout_ms=500) as bench:
+        told = await bench.ask("cut costs")
+    (answer,) = told.bodies(ApprovalResolved)
+    assert answer.decision is ApprovalDecision.CANCELLED
+    closed = next(event.seq for event in told.events if isinstance(event.body, ApprovalResolved))
+    degraded = next(e.seq for e in told.events if isinstance(e.body, AgentProgress) and "0.5 s" in e.body.message)
+    assert closed < degraded
     assert told.final.content == "reporting found it."
 
 
