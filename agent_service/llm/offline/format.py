@@ -1,5 +1,6 @@
 """Numbers, times and tables for people."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -93,5 +94,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 
 
 
 def _cell(text: str) -> str:
-    """Keep a cell one cell: names come from people's data."""
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """Keep a cell one cell, and no link, picture or tag: names come from people's data."""
+    return re.sub(r"[\\|\[]", r"\\\g<0>", text).replace("\n", " ").replace("<", "&lt;")
