@@ -14,6 +14,7 @@ from pydantic_ai.exceptions import (
 
 from agent_service.engine.circuits import Circuits
 from agent_service.engine.clock import SystemClock
+from agent_service.engine.errors import ModelError
 from agent_service.engine.ports import Clock
 
 PROBE_S: Final = 5.0
@@ -61,6 +62,10 @@ class Circuit:
 
 
 def _is_down(error: BaseException) -> bool:
-    """Tell whether an error says something about the provider: not one of ours, and not about the request."""
+    """Tell whether an error says something about the provider: not one of ours, and not about the request.
+
+    In our own words for an error of the provider's it counts as that one.
+    """
     of_the_request = (ModelRequestRejectedError, ModelRateLimitError, ModelQuotaExceededError)
-    return isinstance(error, ModelAPIError) and not isinstance(error, of_the_request)
+    told = error.__cause__ if isinstance(error, ModelError) else error
+    return isinstance(told, ModelAPIError) and not isinstance(told, of_the_request)

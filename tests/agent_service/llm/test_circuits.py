@@ -16,6 +16,7 @@ from pydantic_ai.exceptions import (
 from agent_service.engine.circuits import MAX_FAILURES, WINDOW_MS
 from agent_service.engine.errors import ModelError
 from agent_service.llm.circuits import PROBE_S, Circuit, CircuitOpenError
+from agent_service.llm.failures import busy
 from agent_service.llm.loop import ModelLoop
 from agent_service.llm.models import Models
 from agent_service.llm.resilience import Retries
@@ -57,6 +58,26 @@ async def fail(circuit: Circuit, times: int, error: BaseException = DOWN) -> Non
     for _ in range(times):
         with pytest.raises(type(error)):
             await ask(circuit, error)
+
+
+async def in_our_words(circuit: Circuit, error: ModelAPIError) -> None:
+    async with circuit.request():
+        raise busy("m", 600) from error
+
+
+@pytest.mark.parametrize(
+    ("error", "closed"),
+    [(DOWN, False), (ModelRateLimitError(429, "m"), True)],
+    ids=["down", "rate limited"],
+)
+async def test_a_failure_in_our_words_counts_as_what_the_provider_said(
+    error: ModelAPIError, clock: Watchless, *, closed: bool
+) -> None:
+    circuit = Circuit("openai", clock)
+    for _ in range(MAX_FAILURES):
+        with pytest.raises(ModelError):
+            await in_our_words(circuit, error)
+    assert is_closed(circuit) is closed
 
 
 async def test_three_failures_in_a_row_leave_it_alone_for_a_minute(clock: Watchless) -> None:
