@@ -375,9 +375,14 @@ def _bounded_id(tool_call_id: str) -> str:
 
 
 def _shown(args: JsonObject) -> JsonObject:
-    """Return what of the arguments stands in the event: no secrets, and not more than fits."""
-    size = len(msgspec.json.encode(args))
-    return redact(args) if size <= MAX_RESULT_BYTES else {"omitted": f"{size} bytes of arguments"}
+    """Return what of the arguments stands in the event: no secrets, and not more than fits.
+
+    Others that do not fit stand there as something else: by this a call is known again.
+    """
+    data = msgspec.json.encode(args, order="deterministic")
+    if len(data) <= MAX_RESULT_BYTES:
+        return redact(args)
+    return {"omitted": f"{len(data)} bytes of arguments, SHA-256 {hashlib.sha256(data).hexdigest()}"}
 
 
 def _as_edited(completed: ToolCompleted, args: JsonObject) -> ToolCompleted:

@@ -167,10 +167,14 @@ async def test_arguments_that_are_too_large_to_show_are_not_shown(memory: Memory
     note = "x" * (MAX_RESULT_BYTES - len(b'{"month":6,"note":""}'))
     largest: JsonObject = {"month": 6, "note": note}
     larger: JsonObject = {"month": 6, "note": f"{note}x"}
-    told = await Calls(memory, MONTHLY).play(("monthly", largest), ("monthly", larger))
+    other: JsonObject = {"month": 6, "note": f"{note}y"}
+    told = await Calls(memory, MONTHLY).play(("monthly", largest), ("monthly", larger), ("monthly", other))
     shown = [executing.tool_args for executing in told.of(ToolExecuting)]
-    assert shown == [largest, {"omitted": f"{MAX_RESULT_BYTES + 1} bytes of arguments"}]
-    assert [completed.status for completed in told.of(ToolCompleted)] == [ToolStatus.SUCCESS] * 2
+    assert shown[0] == largest
+    size = f"{MAX_RESULT_BYTES + 1} bytes of arguments"
+    assert [str(args["omitted"]).partition(",")[0] for args in shown[1:]] == [size, size]
+    assert shown[1] != shown[2], "calls are known again by what is shown of their arguments"
+    assert [completed.status for completed in told.of(ToolCompleted)] == [ToolStatus.SUCCESS] * 3
 
 
 @pytest.mark.parametrize(
