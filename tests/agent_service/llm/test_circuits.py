@@ -67,7 +67,7 @@ async def in_our_words(circuit: Circuit, error: ModelAPIError) -> None:
 
 @pytest.mark.parametrize(
     ("error", "closed"),
-    [(DOWN, False), (ModelRateLimitError(429, "m"), True)],
+    [(DOWN, False), (ModelRateLimitError("m", "slow down"), True)],
     ids=["down", "rate limited"],
 )
 async def test_a_failure_in_our_words_counts_as_what_the_provider_said(
