@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -144,6 +145,7 @@ async def open_app(
                     clock,
                     versions=(version_of_files(storage.files, is_data), storage.corpora.version),
                     live_tools=registry.live_tools,
+                    edition="-".join(map(version, ("apex-agents", "genai-prices"))),
                 ),
             ),
             tools=registry.tools,

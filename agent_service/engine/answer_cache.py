@@ -42,7 +42,8 @@ _END_OF_WORD: Final = re.compile(r"[.,;:!?…]+(?=\s|$)")
 class AnswerCache:
     """Finds and keeps answers. `versions` tell the versions of everything that answers are computed from.
 
-    `live_tools` are those whose results change beside that.
+    `live_tools` are those whose results change beside that. `edition` is what computes the answers: those of another
+    one are not given again.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class AnswerCache:
         *,
         versions: tuple[DataVersion, ...],
         live_tools: frozenset[str] = frozenset(),
+        edition: str = "",
     ) -> None:
+        self._edition = edition
         self._live_tools = live_tools
         self._cache = cache
         self._files = files
@@ -71,6 +74,7 @@ class AnswerCache:
             return ""
         parts = (
             _FORMAT,
+            self._edition,
             work.run.user_id,
             sorted(work.run.scopes),
             normalised(work.command.content),
