@@ -115,12 +115,18 @@ def _saving(conversation: Conversation, picked: Sequence[Option]) -> str:
     percent = number(best.data, "saving_percent") if best is not None else None
     if best is None or percent is None:
         return ""
-    goals = "" if together is None or not children(together.data, "constraints") else _goals(met=meets)
+    goals = "" if together is None or not children(together.data, "constraints") else _goals(together.data, met=meets)
     return f": {best.name} would save {money(best.saving_usd)} ({percent:.1f} %) of the measured cost{goals}"
 
 
-def _goals(*, met: bool) -> str:
-    return ", and every goal is met" if met else ", but not every goal is met"
+def reservation(together: JsonObject) -> str:
+    """Return what to add to "every goal is met" where one of them is not for a usage log to judge: quality."""
+    open_ = any(child(goal, "met") is None for goal in children(together, "constraints"))
+    return ", as far as a usage log can tell" if open_ else ""
+
+
+def _goals(together: JsonObject, *, met: bool) -> str:
+    return f", and every goal is met{reservation(together)}" if met else ", but not every goal is met"
 
 
 def _no_plan(conversation: Conversation, picked: Sequence[Option]) -> str:

@@ -11,7 +11,15 @@ from agent_service.llm.offline.chosen import MAX_LISTED, OPTIMIZATIONS, Option, 
 from agent_service.llm.offline.conversation import Conversation, Exchange, child, names, number, text
 from agent_service.llm.offline.facts import SUCCESS, Facts
 from agent_service.llm.offline.format import counted, money, table
-from agent_service.llm.offline.plan_words import failures, files_of, first_step, goals_table, plan_table, without_files
+from agent_service.llm.offline.plan_words import (
+    failures,
+    files_of,
+    first_step,
+    goals_table,
+    plan_table,
+    reservation,
+    without_files,
+)
 from agent_service.llm.offline.understanding import Understanding
 
 DATA: Final = "data"
@@ -129,7 +137,8 @@ def _headline(conversation: Conversation, facts: Facts) -> str:
     together, meets = combination(_optimizations(conversation))
     judged = ""
     if together is not None and goals_table(together):
-        judged = "; that meets every goal" if meets else "; not every goal can be met, and this comes nearest"
+        met = f"; that meets every goal{reservation(together.data)}"
+        judged = met if meets else "; not every goal can be met, and this comes nearest"
     return f"**In {where}, {best.name} would save {money(best.saving_usd)}{share}{judged}.**"
 
 

@@ -136,7 +136,7 @@ def test_words_that_are_refused_are_left_out_of_the_report() -> None:
 def test_the_full_answer_has_headline_options_goals_plan_files_and_source() -> None:
     said = words(reporter.reply(asked(SAVE, done=[drawn(Call("render_chart", {}), "one")])))
     saved = "the combination of 2 options would save $12.50, 25.0 % of the measured cost"
-    assert said.startswith(f"**In march.csv, {saved}; that meets every goal.**\n")
+    assert said.startswith(f"**In march.csv, {saved}; that meets every goal, as far as a usage log can tell.**\n")
     assert "- 300 requests cost $42.50.\n" in said
     assert "| cost -20 % | $40.00 | $37.50 | met |  |" in said
     assert "| latency -50 % | 400 ms | not known | not known | not measurable |" in said
