@@ -36,11 +36,13 @@ def _special(facts: Facts) -> list[str]:
     return lines
 
 
-def _without_filter(_: Understanding, facts: Facts) -> list[str]:
+def _without_filter(understanding: Understanding, facts: Facts) -> list[str]:
     usage = facts.of("usage_summary")
     opening = f"**{facts.filter_error}**"
     lines = [opening, "", f"Without that filter: {sections.headline(usage)}", "", *sections.totals_in_brief(usage)]
-    return [*lines, *sections.groups(usage, "model"), *sections.groups(usage, "feature")]
+    for dimension in dict.fromkeys([*understanding.entities.group_by, "model", "feature"]):
+        lines += sections.groups(usage, dimension)
+    return lines
 
 
 def _costs(understanding: Understanding, facts: Facts) -> list[str]:
