@@ -170,6 +170,8 @@ def _goal_table(understanding: Understanding, usage: JsonObject | None) -> list[
         now = show(base) if base is not None else "not measured"
         if goal.amount_usd is not None:
             rows.append([f"{goal.metric} limit", now, money(goal.amount_usd)])
+        elif goal.limit_ms is not None:
+            rows.append([f"{goal.metric} limit", now, milliseconds(goal.limit_ms)])
         elif change is not None:
             wish = f"{goal.metric} {change:+.0f} %" if change else f"{goal.metric} unchanged"
             rows.append([wish, now, show(base * (1 + change / 100)) if base is not None else "not computed"])
