@@ -206,8 +206,9 @@ def test_the_answer_is_the_plan_as_a_table() -> None:
         ((), {}, "Ask for savings first"),
         ((), {"optimizations": {"failed": "It took too long."}}, "could not be computed: It took too long."),
         ((options(an_option(saving=-1.0)),), {}, "No option has a computed saving"),
+        ((Exchange("forecast_capacity", {}, SUCCESS, "", {}, ""),), {}, "Ask for savings first"),
     ],
-    ids=["nothing", "failed", "no-saving"],
+    ids=["nothing", "failed", "no-saving", "forecast"],
 )
 def test_without_options_there_is_no_plan_and_it_says_why(
     evidence: tuple[Exchange, ...], findings: Mapping[str, JsonObject], said: str
