@@ -8,17 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from benchmarks import runs, tools
 from benchmarks.deployments import ROOT, DeploymentError, Mode, deployed, postgres_answers
 from benchmarks.figures import Round
 from benchmarks.load import LoadFailedError, run_load
 from benchmarks.plan import FULL, QUICK, TINY, Sizes
 from benchmarks.report import Result, save, table
-from benchmarks.tools import measure
-from benchmarks.tools import table as tools_table
 
 POSTGRES_URL: Final = "postgresql://postgres@127.0.0.1:5432/postgres"
 OUTPUT: Final = ROOT / "build" / "bench.json"
 WORK: Final = ROOT / "build" / "bench"
+WHOLE_RUNS: Final = 20
+"""Measured runs of each kind."""
 TOOL_ROWS: Final = 1_000_000
 TOOL_CALLS: Final = 3
 """Measured calls of each tool over each format."""
@@ -51,7 +52,8 @@ def main() -> int:
     parser.add_argument("--modes", nargs="+", choices=list(Mode), default=list(Mode), help="what is measured")
     parser.add_argument("--postgres-url", default=POSTGRES_URL, help="a server where a database may be made")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the figures are kept")
-    parser.add_argument("--tool-rows", type=int, default=TOOL_ROWS, help="rows that the data tools analyse; 0: none")
+    parser.add_argument("--tool-rows", type=int, default=TOOL_ROWS, help="rows that the tools analyse; 0: none")
+    parser.add_argument("--whole-runs", type=int, default=WHOLE_RUNS, help="runs of each kind in one process; 0: none")
     arguments = parser.parse_args()
     postgres_url: str = arguments.postgres_url
     modes = [Mode(mode) for mode in arguments.modes]
@@ -66,9 +68,12 @@ def main() -> int:
     output: Path = arguments.output
     save(result, output)
     sys.stdout.write(table(result))
+    if arguments.whole_runs:
+        _say(f"{arguments.whole_runs} whole runs of each kind")
+        sys.stdout.write("\n" + runs.table(runs.measure(arguments.whole_runs)))
     if arguments.tool_rows:
-        _say(f"data tools over {arguments.tool_rows:,} rows")
-        sys.stdout.write("\n" + tools_table(measure(arguments.tool_rows, TOOL_CALLS)))
+        _say(f"tools over {arguments.tool_rows:,} rows")
+        sys.stdout.write("\n" + tools.table(tools.measure(arguments.tool_rows, TOOL_CALLS)))
     _say(f"{output}, in {result.taken_s:.0f} s")
     return 0
 

@@ -115,19 +115,20 @@ def _is_hash(facts: Facts) -> bool:
 
 
 def _repeated(facts: Facts, key: str, window_minutes: int) -> str:
-    """Return SQL: each good request with whether a cache would have answered it (`saved`).
+    """Return SQL: each request with whether a cache would have answered it (`saved`), as `simulate_caching` counts.
 
-    A request is saved when the same prompt was asked of the same model at most the window before it.
+    It would when the same model had answered the same prompt at most the window before; what failed leaves no answer.
     """
     timed = Role.TIMESTAMP in facts.readings
-    order = "ts" if timed else "1"
-    within = f"AND ts - lag(ts) OVER same <= INTERVAL {window_minutes} MINUTE" if timed else ""
+    order = "ts" if timed else "failed IS TRUE"
+    answered = "CASE WHEN failed IS NOT TRUE THEN ts END" if timed else "failed IS NOT TRUE"
+    before = f"last_value({answered} IGNORE NULLS) OVER same" if timed else f"bool_or({answered}) OVER same"
+    saved = f"ts - {before} <= INTERVAL {window_minutes} MINUTE" if timed else before
     return (
         f"SELECT {key} AS same_key, prompt_clip, prompt_key, ts, cost, "
         "coalesce(input_tokens, 0) + coalesce(output_tokens, 0) AS tokens, "
-        f"coalesce(row_number() OVER same > 1 {within}, false) AS saved "
-        f"FROM priced WHERE {key} IS NOT NULL AND failed IS NOT TRUE "
-        f"WINDOW same AS (PARTITION BY {key}, model ORDER BY {order})"
+        f"coalesce({saved}, false) AS saved FROM priced WHERE {key} IS NOT NULL "
+        f"WINDOW same AS (PARTITION BY {key}, model ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
     )
 
 
@@ -195,7 +196,7 @@ def _share(part: int, whole_: int) -> float | None:
 
 
 def _rules(facts: Facts) -> list[str]:
-    rules = ["A repeat counts where the same prompt went to the same model before it, within the window."]
+    rules = ["A repeat counts where the same model had answered the same prompt before it, within the window."]
     if Role.TIMESTAMP not in facts.readings:
         rules = ["There are no times: every repeat of a prompt at the same model counts, however late it came."]
     if Role.MODEL not in facts.readings:

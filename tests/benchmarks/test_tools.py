@@ -5,16 +5,21 @@ from pathlib import Path
 
 import duckdb
 
-from benchmarks.tools import FORMATS, TOOLS, make_log, measure, table
+from benchmarks.tools import FLOORS, FORMATS, TOOLS, make_log, measure, table
 
 
 def test_every_tool_is_measured_over_every_format() -> None:
     found = measure(rows=2_000, calls=1)
     assert {(timing.tool, timing.format) for timing in found.timings} == {(t, f) for t in TOOLS for f in FORMATS}
     assert all(timing.seconds[0] > 0 for timing in found.timings)
+    assert all(timing.floor_s[0] > 0 for timing in found.timings)
     shown = table(found)
     assert "2,000 rows" in shown
     assert all(tool in shown for tool in TOOLS)
+
+
+def test_every_tool_has_a_floor() -> None:
+    assert FLOORS.keys() == TOOLS.keys()
 
 
 def test_a_log_is_the_same_every_time_and_in_every_format(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from decimal import Decimal
 import pytest
 import pytest_asyncio
 
+from agent_service.tools.analysis import Workbench
 from agent_service.tools.duplicates import MAX_CLIP_CHARACTERS
-from tests.support.datasets import DataBench, items, part, table, usd
+from agent_service.tools.optimization.tools import optimization_tools
+from tests.support.datasets import DataBench, StoppedClock, context, items, number, part, table, usd
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -69,12 +71,11 @@ def saved(window: timedelta, *, plain: bool) -> list[Request]:
     last: dict[tuple[str, str], datetime] = {}
     found = []
     for one in LOG:
-        if one.failed:
-            continue
         key = (normal(one.prompt) if plain else one.prompt, one.model)
         if key in last and one.when - last[key] <= window:
             found.append(one)
-        last[key] = one.when
+        if not one.failed:
+            last[key] = one.when
     return found
 
 
@@ -96,8 +97,7 @@ async def test_repeats_and_savings_are_those_of_plain_python(bench: DataBench, m
         repeats = saved(timedelta(minutes=minutes), plain=name == "normalised")
         groups: dict[str, int] = defaultdict(int)
         for one in LOG:
-            if not one.failed:
-                groups[normal(one.prompt) if name == "normalised" else one.prompt] += 1
+            groups[normal(one.prompt) if name == "normalised" else one.prompt] += 1
         saved_cost = sum((one.cost for one in repeats), Decimal(0))
         saved_tokens = sum(one.input_tokens + one.output_tokens for one in repeats)
         assert part(found, name) == {
@@ -160,3 +160,13 @@ async def test_groups_are_bounded_and_the_rest_is_counted(bench: DataBench) -> N
     found = await bench.result("duplicate_prompts", dataset_id="log.csv", top=1)
     assert len(items(found, "groups")) == 1
     assert part(found, "groups_not_shown") == 2
+
+
+async def test_the_simulation_of_a_cache_counts_the_same_repeats(bench: DataBench) -> None:
+    made = optimization_tools(Workbench(bench.files, bench.sandbox, StoppedClock()))
+    (simulate,) = (tool for tool in made if tool.name == "simulate_caching")
+    args = simulate.args.model_validate({"dataset_id": "log.csv", "ttl_s": 85 * 60})
+    lifetimes = items((await simulate.run(context(), args)).result, "exact_repeats", "lifetimes")
+    (hits,) = (number(entry, "hits") for entry in lifetimes if entry["ttl_s"] == 85 * 60)
+    found = await bench.result("duplicate_prompts", dataset_id="log.csv", window_minutes=85)
+    assert number(found, "exact", "repeats") == hits > 0
