@@ -9,6 +9,7 @@ import pytest
 from agent_service.engine.events import JsonObject
 from agent_service.llm.offline import planner
 from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Words, children, names, text
+from agent_service.llm.offline.facts import SUCCESS
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 from agent_service.tools.actions.create import CreateActionPlanArgs
 from agent_service.tools.actions.export import ExportPolicyArgs
