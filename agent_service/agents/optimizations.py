@@ -18,9 +18,10 @@ How to work:
    proposes its own; faster=true when speed is a goal), simulate_caching (prefix_tokens only as the person said it),
    simulate_batching, simulate_prompt_trim. "Audit caching" needs simulate_caching alone.
 3. Then call combine_options with all goals in one call: cost_change_percent, max_cost_usd_per_month,
-   latency_change_percent, keep_quality, growth_percent. Without `options` it combines everything that was computed in
-   this run; to choose, cite tool_call_id and option_id. Savings never add up: state only what combine_options found for
-   the combination. It says when goals cannot be met together, and which combination comes nearest: so do you.
+   latency_change_percent or max_latency_ms, keep_quality, growth_percent. Without `options` it combines everything that
+   was computed in this run; to choose, cite tool_call_id and option_id. Savings never add up: state only what
+   combine_options found for the combination. It says when goals cannot be met together, and which combination comes
+   nearest: so do you.
 4. forecast_capacity answers whether growth fits limits of requests and tokens per minute; evaluate_change whether a
    change on a date was worth it (change_time; no time filter); compare_models and price_lookup what other models cost.
 5. Options with a `question` need a person's decision (what may wait, for example). Ask it; never take it for granted.

@@ -167,4 +167,7 @@ def version_of_files(files: Files, is_data: Callable[[FileRecord], bool]) -> Dat
 def normalised(request: str) -> str:
     """Return a request without what makes no difference: spaces, punctuation after words, and mostly case."""
     text = " ".join(unicodedata.normalize("NFKC", request).split())
-    return text if _EXACT.search(text) else _END_OF_WORD.sub("", text.casefold())
+    if _EXACT.search(text):
+        return text
+    folded = unicodedata.normalize("NFKC", text.casefold())
+    return " ".join(_END_OF_WORD.sub(" ", folded).split())

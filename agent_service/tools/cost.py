@@ -114,7 +114,7 @@ async def _groups_part(facts: Facts, group_by: list[Dimension], top: int) -> Jso
             "output_tokens": group.output_tokens,
             "cached_tokens": group.cached_tokens,
             "cost_usd": group.cost_usd,
-            "share": parts[group] if known else None,
+            "share": parts[group] if known and group.units is not None else None,
             "cost_per_request_usd": mean_usd(group.units, group.priced),
             "requests_unpriced": group.requests - group.priced,
         }

@@ -36,6 +36,9 @@ _THOUGHTS: Final = {
 }
 
 
+_SHARE: Final = re.compile(r"\b(?:shares?|percentage|proportion|fraction|part|portion) of\b", re.IGNORECASE)
+"""How a request asks for a model's part of the whole: that rests on all models."""
+
 _OVER_DATA: Final = re.compile(r"\bfrom\s+data\b", re.IGNORECASE)
 """How a query over the dataset reads."""
 
@@ -92,7 +95,8 @@ def _calls(understanding: Understanding, request: str) -> list[Call]:  # noqa: P
         return special
     match understanding.intent:
         case Intent.COST_ANALYSIS:
-            return [_usage(entities, *_SUMMARY_DIMENSIONS), _costs(entities)]
+            only = not _SHARE.search(request)
+            return [_usage(entities, *_SUMMARY_DIMENSIONS, models=only), _costs(entities, models=only)]
         case Intent.BENCHMARKING:
             return [_latency(entities), _usage(entities, "model")]
         case Intent.PRICING:
@@ -176,7 +180,7 @@ def _second_look(conversation: Conversation) -> list[Call]:
     if len(looks) != 1 or looks[0].status == SUCCESS or not FILTERS & looks[0].args.keys():
         return []
     kept = {name: value for name, value in looks[0].args.items() if name not in FILTERS}
-    return [Call("usage_summary", {**kept, "group_by": ["model", "feature"]})]
+    return [Call("usage_summary", kept)]
 
 
 def _without_corrections(conversation: Conversation) -> list[Call]:
@@ -207,16 +211,19 @@ def _assumed(entities: Entities) -> dict[str, JsonValue]:
     return {"assume_model": entities.assume_model} if entities.assume_model else {}
 
 
-def _usage(entities: Entities, *dimensions: str) -> Call:
-    """Return the summary by what was asked and by `dimensions`: what is not asked for is not missed."""
+def _usage(entities: Entities, *dimensions: str, models: bool = False) -> Call:
+    """Return the summary by what was asked and by `dimensions`: what is not asked for is not missed.
+
+    With `models` it is about the models that are named, and no others.
+    """
     asked = [name for name in entities.group_by if name in {*_SUMMARY_DIMENSIONS, "hour", "status"}]
     groups = list(dict.fromkeys([*asked, *dimensions]))
-    return Call("usage_summary", {**_filtered(entities), **_assumed(entities), "group_by": groups})
+    return Call("usage_summary", {**_filtered(entities, models=models), **_assumed(entities), "group_by": groups})
 
 
-def _costs(entities: Entities) -> Call:
+def _costs(entities: Entities, *, models: bool = False) -> Call:
     groups = list(entities.group_by[:2]) or (["feature"] if entities.features else ["model"])
-    return Call("cost_breakdown", {**_filtered(entities), **_assumed(entities), "group_by": groups})
+    return Call("cost_breakdown", {**_filtered(entities, models=models), **_assumed(entities), "group_by": groups})
 
 
 def _latency(entities: Entities) -> Call:

@@ -36,11 +36,13 @@ def _special(facts: Facts) -> list[str]:
     return lines
 
 
-def _without_filter(_: Understanding, facts: Facts) -> list[str]:
+def _without_filter(understanding: Understanding, facts: Facts) -> list[str]:
     usage = facts.of("usage_summary")
     opening = f"**{facts.filter_error}**"
     lines = [opening, "", f"Without that filter: {sections.headline(usage)}", "", *sections.totals_in_brief(usage)]
-    return [*lines, *sections.groups(usage, "model"), *sections.groups(usage, "feature")]
+    for dimension in dict.fromkeys([*understanding.entities.group_by, "model", "feature"]):
+        lines += sections.groups(usage, dimension)
+    return lines
 
 
 def _costs(understanding: Understanding, facts: Facts) -> list[str]:
@@ -168,6 +170,8 @@ def _goal_table(understanding: Understanding, usage: JsonObject | None) -> list[
         now = show(base) if base is not None else "not measured"
         if goal.amount_usd is not None:
             rows.append([f"{goal.metric} limit", now, money(goal.amount_usd)])
+        elif goal.limit_ms is not None:
+            rows.append([f"{goal.metric} limit", now, milliseconds(goal.limit_ms)])
         elif change is not None:
             wish = f"{goal.metric} {change:+.0f} %" if change else f"{goal.metric} unchanged"
             rows.append([wish, now, show(base * (1 + change / 100)) if base is not None else "not computed"])

@@ -13,11 +13,15 @@ DOCUMENT_ENDINGS: Final = (".md", ".markdown", ".txt", ".pdf", ".html", ".htm", 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A target or an expectation. `change_percent` below 0 means less; None where no number was said."""
+    """A target or an expectation. `change_percent` below 0 means less; None where no number was said.
+
+    `amount_usd` is what a month may cost at most, `limit_ms` how long an answer may take.
+    """
 
     metric: str
     change_percent: float | None = None
     amount_usd: float | None = None
+    limit_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,10 @@ _USD: Final = re.compile(
     r"|\b(?P<b>\d[\d,]*(?:\.\d+)?)\s?(?P<kb>k|m|million|thousand)? ?(?:usd|dollars?|bucks)\b"
 )
 _SCALES: Final = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6}
+_TIME: Final = re.compile(
+    r"(?:\b(?:below|under|within|less than|at most|max(?:imum)?(?: of)?|no more than|to)|[<≤]=?) ?"
+    r"(?P<amount>\d[\d,]*(?:\.\d+)?) ?(?P<unit>ms|msecs?|milliseconds?|s|secs?|seconds?)\b"
+)
 _METRICS: Final = tuple(
     (name, re.compile(words))
     for name, words in (
@@ -97,6 +101,10 @@ def _goal(clause: str, talked_of: str) -> Goal | None:
         return None
     amount = _usd(clause) if metric == "cost" else None
     change = _change(clause, metric)
+    if metric == "latency" and change is None and (time := _TIME.search(clause)):
+        return Goal(
+            metric, limit_ms=float(time["amount"].replace(",", "")) * (1 if time["unit"].startswith("m") else 1_000)
+        )
     if change is None and amount is None:
         return Goal(metric, 0.0) if named and _KEEP.search(clause) else None
     return Goal(metric, change, amount)

@@ -163,6 +163,9 @@ def _goals(understanding: Understanding, conversation: Conversation) -> dict[str
         elif goal.metric == "latency" and goal.change_percent is not None:
             found["latency_change_percent"] = goal.change_percent
             found["latency_percentile"] = "p95" if means_tail(conversation.request) else "p50"
+        elif goal.metric == "latency" and goal.limit_ms is not None:
+            found["max_latency_ms"] = goal.limit_ms
+            found["latency_percentile"] = "p95" if means_tail(conversation.request) else "p50"
         elif goal.metric == "quality":
             found["keep_quality"] = True
     return found
@@ -170,7 +173,9 @@ def _goals(understanding: Understanding, conversation: Conversation) -> dict[str
 
 def _targets(entities: Entities) -> bool:
     """Return whether the request names a goal that has to be reached."""
-    return any(goal.change_percent or goal.amount_usd is not None for goal in entities.goals)
+    return any(
+        goal.change_percent or goal.amount_usd is not None or goal.limit_ms is not None for goal in entities.goals
+    )
 
 
 def _growth(entities: Entities) -> float:

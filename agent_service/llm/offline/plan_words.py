@@ -9,6 +9,11 @@ from agent_service.llm.offline.conversation import Conversation, Exchange, child
 from agent_service.llm.offline.facts import SUCCESS
 from agent_service.llm.offline.format import count, counted, money, table
 
+SIMULATIONS: Final = frozenset(
+    {"simulate_routing", "simulate_caching", "simulate_batching", "simulate_prompt_trim", "combine_options"}
+)
+"""The tools that compute options. A forecast or a look at a change leaves none behind, and none was asked for."""
+
 MAX_TITLE_CHARACTERS: Final = 200
 """Of a plan's title."""
 
@@ -137,7 +142,7 @@ def _no_plan(conversation: Conversation, picked: Sequence[Option]) -> str:
         lines += [f"The options could not be computed: {failed}", ""]
     elif picked:
         lines = ["**The plan could not be made.**", ""]
-    elif conversation.evidence.get(OPTIMIZATIONS):
+    elif any(exchange.tool_name in SIMULATIONS for exchange in conversation.evidence.get(OPTIMIZATIONS, ())):
         lines += [
             "No option has a computed saving: none saves anything in this data, or the data does not tell its cost.",
             "",

@@ -202,11 +202,11 @@ def _peak_rows(result: JsonObject | None) -> list[list[str]]:
             continue
         start = text(result, "peaks", name, "start")
         requests = counted(number(result, "peaks", name, "requests"), "request")
-        tokens = (number(result, "peaks", name, "input_tokens") or 0) + (
-            number(result, "peaks", name, "output_tokens") or 0
-        )
+        sides = [number(result, "peaks", name, side) for side in ("input_tokens", "output_tokens")]
+        known = [value for value in sides if value is not None]
+        tokens = f", {counted(sum(known), 'token')}" if known else ""
         when = start[:10] if name == "day" else minute(start)
-        rows.append([title, f"{when}: {requests}, {counted(tokens, 'token')}"])
+        rows.append([title, f"{when}: {requests}{tokens}"])
     return rows
 
 

@@ -276,7 +276,9 @@ def _facets(text: str, entities: Entities) -> frozenset[Facet]:
     if Facet.PROFILE in facets and _MAKES.search(text):
         # The rows are what is asked for; what they are like is learnt on the way.
         facets -= {Facet.PROFILE}
-    changed = {goal.metric for goal in entities.goals if goal.change_percent or goal.amount_usd is not None}
+    changed = {
+        goal.metric for goal in entities.goals if goal.change_percent or goal.amount_usd is not None or goal.limit_ms
+    }
     if entities.limits or (Facet.FORECAST in facets and changed == {"usage"}):
         facets |= {Facet.CAPACITY}
     elif changed - {"usage"}:

@@ -50,7 +50,7 @@ async def combine_options(bench: Workbench, context: ToolContext, args: CombineO
             records,
             args.options,
             it.result(args, [], {}),
-            for_speed=args.goals.latency_change_percent is not None,
+            for_speed=args.goals.latency_change_percent is not None or args.goals.max_latency_ms is not None,
         )
         decided, undecided, skipped = sets_of(parts, it.simulation.baseline.requests)
         await context.progress(f"{len(decided) + len(undecided)} combinations are simulated", 0.6)

@@ -27,6 +27,7 @@ class Goals(BaseModel):
     latency_change_percent: float | None = Field(
         default=None, ge=-100, le=1_000, description="Latency against today's: -50 for twice as fast."
     )
+    max_latency_ms: float | None = Field(default=None, gt=0, description="Latency at most, in milliseconds: 2000.")
     latency_percentile: Literal["p50", "p95"] = Field(default="p50", description="Which latency is meant.")
     keep_quality: bool = Field(default=False, description="The quality of the answers must hold.")
     growth_percent: float = Field(
@@ -84,6 +85,8 @@ def judge(goals: Goals, baseline: Baseline, outcome: Outcome, latency_note: str,
             found.append(_bounded("monthly_cost", words, goals.max_cost_usd_per_month, money(monthly), "USD a month"))
     if goals.latency_change_percent is not None:
         found.append(_latency(goals, goals.latency_change_percent, outcome, latency_note))
+    if goals.max_latency_ms is not None:
+        found.append(_latency_limit(goals, goals.max_latency_ms, outcome, latency_note))
     if goals.keep_quality:
         kept = risk == "none"
         note = "no answer changes" if kept else f"risk {risk}: usage logs do not tell quality; compare answers first"
@@ -103,6 +106,14 @@ def _latency(goals: Goals, change: float, outcome: Outcome, note: str) -> Verdic
         return Verdict("latency", words, None, None, "ms", None, 0.0, note)
     now, then = (before.p50, after.p50) if name == "p50" else (before.p95, after.p95)
     return _bounded("latency", words, now * (1 + change / 100), then, "ms")
+
+
+def _latency_limit(goals: Goals, limit: float, outcome: Outcome, note: str) -> Verdict:
+    words = f"{goals.latency_percentile} latency of at most {limit:,.0f} ms"
+    if outcome.speed is None or outcome.speed_unknown:
+        return Verdict("latency", words, rounded(limit, 6), None, "ms", None, 0.0, note)
+    value = outcome.speed.p50 if goals.latency_percentile == "p50" else outcome.speed.p95
+    return _bounded("latency", words, limit, value, "ms")
 
 
 def _bounded(metric: Metric, goal: str, limit: float, value: float, unit: str) -> Verdict:

@@ -11,12 +11,13 @@ import pytest_asyncio
 from agent_service.agents.data import DATA
 from agent_service.engine.events import JsonObject
 from agent_service.engine.intents import Intent
+from agent_service.engine.tool import ToolError
 from agent_service.llm.offline import analyses, analyst, answers
 from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Thought, Words
 from agent_service.llm.offline.entities import Entities, Goal
 from agent_service.llm.offline.facts import SUCCESS
 from agent_service.llm.offline.understanding import Facet, Understanding
-from tests.support.datasets import DataBench, table
+from tests.support.datasets import DataBench, context, table
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 HOURS = [6, 7, 8, 6, 7, 9, 8, 7, 60, 8, 6, 7, 7, 8, 7, 6, 8]
@@ -29,6 +30,12 @@ LOG = table(
     ),
 )
 NO_PROMPTS = table("timestamp,input_tokens,output_tokens", "2026-03-02T00:00:00Z,1,1", "2026-03-02T01:00:00Z,1,1")
+MODELS = table(
+    "timestamp,model,user,input_tokens,output_tokens",
+    "2026-03-02T00:00:00Z,gpt-4o,ann,1000000,0",
+    "2026-03-02T01:00:00Z,gpt-4o-mini,ben,2000000,0",
+    "2026-03-02T02:00:00Z,our-own,ben,1000,0",
+)
 TOOLS = frozenset(DATA.tools)
 
 
@@ -111,6 +118,7 @@ async def bench() -> AsyncIterator[DataBench]:
     async with DataBench() as made:
         await made.put("bare.csv", NO_PROMPTS)
         await made.put("log.csv", LOG)
+        await made.put("models.csv", MODELS)
         yield made
 
 
@@ -255,3 +263,46 @@ def test_measures_of_the_file_keep_their_names() -> None:
     )
     assert lines[0] == f"{opening}**"
     assert "| column retries | hour of the day | none | no | 20 | 0.050 | not defined |" in lines
+
+
+async def answered(bench: DataBench, request: str, *earlier: str) -> str:
+    """Let the data agent take its looks with the real tools, and return what it writes."""
+    exchanges: tuple[Exchange, ...] = ()
+    while True:
+        so_far = Conversation(request, earlier, NOW, {}, exchanges, TOOLS)
+        sayings = analyst.reply(so_far)
+        calls = [saying for saying in sayings if isinstance(saying, Call)]
+        if not calls:
+            return next(saying.text for saying in sayings if isinstance(saying, Words))
+        for call in calls:
+            exchanges = (*exchanges, await looked(bench, call))
+
+
+async def looked(bench: DataBench, call: Call) -> Exchange:
+    try:
+        tool = bench.tools[call.tool_name]
+        output = await tool.run(context(), tool.args.model_validate({**call.args, "dataset_id": "models.csv"}))
+        return Exchange(call.tool_name, call.args, SUCCESS, output.summary, output.result, "")
+    except ToolError as error:
+        return Exchange(call.tool_name, call.args, "error", "", None, str(error))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_one_model_cost_is_about_that_model_alone(bench: DataBench) -> None:
+    answer = await answered(bench, "How much did gpt-4o cost?")
+    assert answer.startswith("**In models.csv, 1 request with gpt-4o costs $2.50: 1,000,000 context")
+    assert "gpt-4o-mini |" not in answer
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_share_rests_on_all_models_and_no_price_is_no_share(bench: DataBench) -> None:
+    answer = await answered(bench, "What share of our cost is gpt-4o?")
+    assert "| gpt-4o | 1 | 1,000,000 | 0 | $2.50 | 89.3 % |" in answer  # 2.50 of 2.50 + 2 * 0.15
+    assert "| our-own | 1 | 1,000 | 0 | not known | not known |" in answer
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_filter_that_leaves_nothing_does_not_take_away_what_was_asked_by(bench: DataBench) -> None:
+    answer = await answered(bench, "What did it cost by user in January 2020?")
+    assert "matches the filter" in answer
+    assert "| ben | 2 | 66.7 % |" in answer

@@ -111,6 +111,8 @@ def test_times(message: str, start: datetime | None, end: datetime | None) -> No
         ("usage doubles next year", (Goal("usage", 100.0),)),
         ("half the cost", (Goal("cost", -50.0),)),
         ("25 percent faster", (Goal("latency", -25.0),)),
+        ("keep quality and p95 below 2 seconds", (Goal("quality", 0.0), Goal("latency", limit_ms=2000.0))),
+        ("response times under 1,500 ms", (Goal("latency", limit_ms=1500.0),)),
         ("we expect 40% more requests", (Goal("usage", 40.0),)),
         ("how much does it cost", ()),
         ("cut costs by a third", (Goal("cost", -(1 / 3) * 100),)),

@@ -9,6 +9,7 @@ import pytest
 from agent_service.engine.events import JsonObject
 from agent_service.llm.offline import planner
 from agent_service.llm.offline.conversation import Call, Conversation, Exchange, Saying, Words, children, names, text
+from agent_service.llm.offline.facts import SUCCESS
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 from agent_service.tools.actions.create import CreateActionPlanArgs
 from agent_service.tools.actions.export import ExportPolicyArgs
@@ -206,8 +207,9 @@ def test_the_answer_is_the_plan_as_a_table() -> None:
         ((), {}, "Ask for savings first"),
         ((), {"optimizations": {"failed": "It took too long."}}, "could not be computed: It took too long."),
         ((options(an_option(saving=-1.0)),), {}, "No option has a computed saving"),
+        ((Exchange("forecast_capacity", {}, SUCCESS, "", {}, ""),), {}, "Ask for savings first"),
     ],
-    ids=["nothing", "failed", "no-saving"],
+    ids=["nothing", "failed", "no-saving", "forecast"],
 )
 def test_without_options_there_is_no_plan_and_it_says_why(
     evidence: tuple[Exchange, ...], findings: Mapping[str, JsonObject], said: str

@@ -153,8 +153,22 @@ def outcome(saved_usd: float, p50: float = 1_000.0) -> Outcome:
         (Goals(latency_change_percent=-50), True),
         (Goals(latency_change_percent=-50.1), False),
         (Goals(latency_change_percent=-50, latency_percentile="p95"), True),
+        (Goals(max_latency_ms=500), True),
+        (Goals(max_latency_ms=499.9), False),
     ],
-    ids=["cost", "cost-missed", "growth", "growth-missed", "month", "month-missed", "fast", "fast-missed", "tail"],
+    ids=[
+        "cost",
+        "cost-missed",
+        "growth",
+        "growth-missed",
+        "month",
+        "month-missed",
+        "fast",
+        "fast-missed",
+        "tail",
+        "limit",
+        "limit-missed",
+    ],
 )
 def test_a_goal_is_met_at_its_very_limit(goals: Goals, met: bool) -> None:  # noqa: FBT001
     # $80 of $100 are left, over ten days; half of the latency.
@@ -165,6 +179,8 @@ def test_a_goal_is_met_at_its_very_limit(goals: Goals, met: bool) -> None:  # no
 
 def test_what_cannot_be_judged_is_not_met() -> None:
     unknown = replace(outcome(20), speed_unknown=1)
+    (late,) = judge(Goals(max_latency_ms=500), BASE, unknown, "why", "none")
+    assert (late.met, late.note) == (None, "why")
     verdicts = judge(Goals(latency_change_percent=-50, cost_change_percent=-10), BASE, unknown, "why", "none")
     assert [(v.metric, v.met) for v in verdicts] == [("cost", True), ("latency", None)]
     assert not is_feasible(verdicts)
