@@ -36,6 +36,8 @@ SHOWN_SEGMENTS: Final = 8
 
 _MADE_UP: Final = "They are made up: use them for tests and what-ifs, not as measurements."
 
+_NO_OWN: Final = "You have no data of your own here yet, so the built-in sample is what they are like."
+
 _OWN: Final = re.compile(
     r"\b(?:my|our|this|these|that|the (?:real|actual|uploaded|original)|existing|production|real) "
     r"(?:\w+ ){0,2}(?:data|dataset|logs?|traffic|usage|file|upload|trace|workload|requests)\b"
@@ -59,6 +61,9 @@ def reply(conversation: Conversation) -> list[Saying]:
     if not conversation.exchanges:
         call, thought = _first(understanding, conversation)
         return [Thought(thought), call]
+    if len(conversation.exchanges) == 1 and (newest := _newest_generated(conversation)):
+        source = text(conversation.exchanges[0].result, "dataset", "dataset_id")
+        return [Thought(f"{newest} was generated last. I hold it against its source."), _check_of(newest, source)]
     if made is not None and made.status == SUCCESS and _last(conversation, "validate_synthetic") is None:
         return [Thought("The rows are there. I check how alike they are."), _validation(made)]
     return [Words("\n".join(_answer(conversation, made)).strip() + "\n")]
@@ -75,6 +80,8 @@ def _first(understanding: Understanding, conversation: Conversation) -> tuple[Ca
         else:
             arguments["preset"] = entities.preset or DEFAULT_PRESET
         return Call("validate_synthetic", arguments), "I compare the two, measure by measure."
+    if Facet.VALIDATE in facets and entities.rows is None and "list_datasets" in conversation.tools:
+        return Call("list_datasets", {}), "I look for the dataset that was generated last."
     from_own = not entities.preset and bool(entities.files or _OWN.search(request))
     if Facet.PROFILE in facets and entities.rows is None and not entities.preset:
         return Call("profile_dataset", entities.dataset_arguments()), "I learn what this data is like."
@@ -94,6 +101,20 @@ def _first(understanding: Understanding, conversation: Conversation) -> tuple[Ca
         }
     thought = "I learn your data's profile, then make rows like it." if from_own else "I make the rows from a preset."
     return Call("generate_workload", arguments), thought
+
+
+def _newest_generated(conversation: Conversation) -> str:
+    """Return the name of the newest generated dataset, where the datasets were listed to find it."""
+    listed = _last(conversation, "list_datasets")
+    entries = children(listed.result, "datasets") if listed is not None else []
+    return next((text(entry, "name") for entry in entries if child(entry, "generated") is True), "")
+
+
+def _check_of(name: str, own_dataset_id: str) -> Call:
+    """Return the check of a dataset against the preset that its name says, else against the data that one has."""
+    preset = next((preset for preset in PRESETS if preset in name.lower()), "")
+    source: dict[str, JsonValue] = {"preset": preset} if preset else {"source_dataset": own_dataset_id}
+    return Call("validate_synthetic", {"synthetic_dataset": name, **source})
 
 
 def _validation(made: Exchange) -> Call:
@@ -121,6 +142,8 @@ def _answer(conversation: Conversation, made: Exchange | None) -> list[str]:
         return _profiled(profiled.result)
     if checked is not None and checked.result is not None:
         return _checked(checked.result, headline=True)
+    if _last(conversation, "list_datasets") is not None and checked is None:
+        return ["**There is no generated dataset to check.** Generate one first: “Generate 1,000 rows like my data”."]
     failed = conversation.exchanges[-1]
     return [f"**That did not work:** {failed.error or failed.summary}"]
 
@@ -140,12 +163,15 @@ def _generated(conversation: Conversation, result: JsonObject, checked: Exchange
     what = f"{counted(rows, 'synthetic request')} over {counted(days, 'day')} ({span})"
     lines = [
         f"**{name} is ready: {what}, like {source}.** {_MADE_UP}",
+        *(["", _NO_OWN] if child(result, "source", "dataset", "builtin_sample") is True else []),
         "",
         *_assumptions(conversation, result),
         *_segments(result),
     ]
     if checked is not None and checked.result is not None:
         lines += _checked(checked.result, headline=False)
+        if child(result, "spike") is not None:
+            lines += ["The day of more traffic was asked for: weekdays may differ because of it.", ""]
     elif checked is not None:
         lines += [f"The check did not work: {checked.error or checked.summary}", ""]
     lines += ["### What you could ask next", "", f"- “Analyze {name}”", f"- “When is the peak in {name}?”"]

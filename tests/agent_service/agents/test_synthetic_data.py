@@ -45,3 +45,17 @@ async def test_what_the_data_is_like(bench: Bench) -> None:
     told = await bench.ask("profile my dataset", agent="synthetic_data")
     assert [call.tool_name for call in told.bodies(ToolExecuting)] == ["profile_dataset"]
     assert told.final.content.startswith("**sample_usage.csv.gz has ")
+
+
+async def test_what_was_generated_last_is_checked_without_being_named(bench: Bench) -> None:
+    before = await bench.ask("validate the synthetic data", agent="synthetic_data")
+    assert before.final.content.startswith("**There is no generated dataset to check.**")
+    made = await bench.ask("Generate 1,000 rows like my data", agent="synthetic_data")
+    assert "the built-in sample is what they are like" in made.final.content
+    told = await bench.ask("validate the synthetic data", agent="synthetic_data")
+    assert [call.tool_name for call in told.bodies(ToolExecuting)] == ["list_datasets", "validate_synthetic"]
+    assert part(told.result("validate_synthetic"), "source") == "sample_usage.csv.gz"
+    assert part(told.result("validate_synthetic"), "synthetic") == "synthetic_workload_1000.parquet"
+    await bench.ask("Generate 500 requests of a game", agent="synthetic_data")
+    told = await bench.ask("validate the synthetic data", agent="synthetic_data")
+    assert part(told.result("validate_synthetic"), "source") == "the preset gaming"
