@@ -75,6 +75,8 @@ def route(triage: Triage, agents: Mapping[str, Agent]) -> Route:
 def _wanted(triage: Triage, level: Level) -> tuple[str, ...]:
     """Return the intent's own agents, as far as the data carries them."""
     rule = INTENT_RULES[triage.category]
+    if triage.category is Intent.OPTIMIZATION and tuple(triage.next_agents) == (ACTIONS,):
+        return (ACTIONS,)  # it is about a plan that exists: nothing is to be measured or computed
     if triage.category not in _MEASURED:
         return (*rule.agents, *(name for name in rule.optional if name in triage.next_agents))
     match level, triage.category:

@@ -221,6 +221,8 @@ def next_agents(understanding: Understanding, level: str, *, looks_into_database
     wanted: set[str] = set()
     for intent in (understanding.intent, *understanding.also):
         match intent, level:
+            case (Intent.OPTIMIZATION, _) if Facet.TRACK in understanding.facets and not understanding.also:
+                wanted |= {"actions"}
             case (Intent.OPTIMIZATION | Intent.REPORTING, "insufficient"):
                 wanted |= {"reporting"}
             case (Intent.OPTIMIZATION, "partial"):
