@@ -66,7 +66,9 @@ async def hold(bench: DataBench, rows: list[tuple[int, str, str, int, int, int, 
     assert sum(number(entry, "requests") for entry in every) == len(rows)
     total = part(costs, "total_cost_usd")
     if total:
-        assert sum(Decimal(str(number(entry, "share"))) for entry in every) == 1
+        shared = [entry for entry in every if part(entry, "share") is not None]
+        assert sum(Decimal(str(number(entry, "share"))) for entry in shared) == 1
+        assert all((part(entry, "share") is None) is (part(entry, "cost_usd") is None) for entry in every)
         priced = [number(entry, "cost_usd") for entry in every if part(entry, "cost_usd") is not None]
         assert abs(sum(priced) - number(total)) <= 1e-6 * len(every)
     assert number(costs, "pricing", "requests_priced") + number(costs, "pricing", "requests_unpriced") == len(rows)
