@@ -51,9 +51,10 @@ _WITHIN: Final = re.compile(
 )
 """Times that are told from where the data begins or ends."""
 _UNREAD: Final = re.compile(
-    r"\b(?:in |during |on |at |over )?(?:the )?(?:(?:first|second|third|fourth|last|final|middle|other) "
+    r"\b(?:(?:(?:in|during|on|at|over) )?(?:the )?(?:first|second|third|fourth|last|final|middle|other) "
     r"(?:\w+ )?(?:hour|day|week|month|quarter|year|half|third|weekend)s?\b(?: of (?:the )?\w+)?"
-    r"|weekends?\b|(?:mornings?|afternoons?|evenings?|nights?|(?:business|office|working) hours)\b)"
+    r"|(?:in|during|on|at|over|every) (?:the )?"
+    r"(?:weekend|morning|afternoon|evening|night|(?:business|office|working) hour)s?\b)"
 )
 """Times that nothing here can resolve, unless another rule does."""
 _NAMED: Final = re.compile(
@@ -146,7 +147,7 @@ def find_period(normalised: str, now: datetime, *, change: datetime | None = Non
 
 
 def within_data(normalised: str, first: datetime, last: datetime) -> Period:
-    """Return "the first week", "the last 3 days of the log" of data from `first` to `last`: whole hours or days, UTC."""
+    """Return "the first week", "the last 3 days of the log" of data from `first` to `last`, in whole hours or days."""
     match = _WITHIN.search(normalised)
     if match is None:
         return ALWAYS
