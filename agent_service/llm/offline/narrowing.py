@@ -170,7 +170,7 @@ def _models(
     known = [text(group, "name") for group in children(usage, "groups", "model")]
     if entities.assume_model or not known:
         return (), ()
-    families = next((found for message in messages if (found := find_families(normalise(message)))), ())
+    families = next((named for message in messages if (named := find_families(normalise(message)))), ())
     found: dict[str, None] = {}
     absent = []
     for said, matches in (*((name, _is_version) for name in entities.models), *((name, _is_of) for name in families)):
