@@ -9,6 +9,7 @@ from agent_service.llm.offline.answers import write_answer
 from agent_service.llm.offline.conversation import Call, Conversation, Saying, Thought, Words
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.facts import SUCCESS, misplaced
+from agent_service.llm.offline.narrowing import closer_look
 from agent_service.llm.offline.thread_columns import corrects, with_corrections
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
@@ -84,6 +85,8 @@ def reply(conversation: Conversation) -> list[Saying]:
     again = _second_look(conversation)
     if again:
         return [Thought("That filter leads nowhere. I look at what the data holds without it."), *again]
+    if closer := closer_look(understanding, conversation):
+        return [Thought("The data tells which part of it is meant. I measure that part."), *closer]
     return [Thought("The numbers are there. I write them up."), Words(write_answer(understanding, conversation))]
 
 

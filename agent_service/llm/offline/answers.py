@@ -1,6 +1,6 @@
 """The data agent's answers: headline first, then tables, what is missing, what to ask next. Only measured numbers."""
 
-from agent_service.llm.offline import caveats, databases, endings
+from agent_service.llm.offline import caveats, databases, endings, narrowing
 from agent_service.llm.offline.bodies import body
 from agent_service.llm.offline.conversation import Conversation
 from agent_service.llm.offline.facts import Facts
@@ -28,10 +28,13 @@ def _lines(understanding: Understanding, facts: Facts, conversation: Conversatio
         return [*absent, *endings.failures(facts), *ending]
     first, *rest = body(understanding, facts) or [""]
     before = caveats.not_there_yet(understanding, facts, conversation)
+    part = narrowing.after(understanding, conversation)
     said = caveats.note(understanding, facts, before)
     return [
+        *narrowing.before(understanding, conversation),
         *before,
         first,
+        *(["", *part] if part else []),
         *(["", *said] if said else []),
         *rest,
         *endings.failures(facts),

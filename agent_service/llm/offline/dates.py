@@ -43,6 +43,20 @@ _YEAR: Final = re.compile(
 )
 _QUARTER: Final = re.compile(r"\bq(?P<quarter>[1-4])(?:[ /-]*(?P<year>(?:19|20)\d\d))?\b")
 _LAST_N: Final = re.compile(rf"\b(?:last|past|previous|recent) {_COUNT} (?P<unit>hour|day|week|month)s?\b")
+_DATA: Final = r"(?: (?:of|in|from) (?:the|our|my|this|that) (?:logs?|data|dataset|file|trace|traffic|period|usage))"
+_WITHIN: Final = re.compile(
+    rf"\b(?:(?P<first>first) (?:{_COUNT} )?(?P<unit>hour|day|week)s?\b{_DATA}?"
+    rf"|last (?:(?P<last_count>\d{{1,4}}|one|two|three|four|five|six|seven|ten|couple of|few) )?"
+    rf"(?P<last_unit>hour|day|week)s?\b{_DATA})(?! of\b)"
+)
+"""Times that are told from where the data begins or ends."""
+_UNREAD: Final = re.compile(
+    r"\b(?:(?:(?:in|during|on|at|over) )?(?:the )?(?:first|second|third|fourth|last|final|middle|other) "
+    r"(?:\w+ )?(?:hour|day|week|month|quarter|year|half|third|weekend)s?\b(?: of (?:the )?\w+)?"
+    r"|(?:in|during|on|at|over|every) (?:the )?"
+    r"(?:weekend|morning|afternoon|evening|night|(?:business|office|working) hour)s?\b)"
+)
+"""Times that nothing here can resolve, unless another rule does."""
 _NAMED: Final = re.compile(
     r"\b(?:(?P<day>today|yesterday)|(?P<which>this|last|past|previous) (?P<unit>week|month|quarter|year))\b"
 )
@@ -119,6 +133,7 @@ def find_period(normalised: str, now: datetime, *, change: datetime | None = Non
 
     The time of a change bounds nothing: what was before it is compared with what came after.
     """
+    normalised = _WITHIN.sub(lambda match: " " * len(match[0]), normalised)
     mentions = [mention for mention in _in_order(normalised, now) if mention.start != change]
     if not mentions:
         return ALWAYS
@@ -129,6 +144,29 @@ def find_period(normalised: str, now: datetime, *, change: datetime | None = Non
         if _JOINS.fullmatch(between) or (_OPENS.search(before) and _JOINS.search(between)):
             return Period(first.start, second.end)
     return _open_period(before, first) or Period(first.start, max(first.end, first.start + timedelta(minutes=1)))
+
+
+def within_data(normalised: str, first: datetime, last: datetime) -> Period:
+    """Return "the first week", "the last 3 days of the log" of data from `first` to `last`, in whole hours or days."""
+    match = _WITHIN.search(normalised)
+    if match is None:
+        return ALWAYS
+    unit, said = match["unit"] or match["last_unit"], match["count"] or match["last_count"] or "one"
+    count = int(said) if said.isdigit() else _NUMBERS[said]
+    length = count * {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}[unit]
+    step = timedelta(hours=1) if unit == "hour" else timedelta(days=1)
+    zero = datetime(1, 1, 1, tzinfo=UTC)
+    if match["first"]:
+        start = first - (first - zero) % step
+        return Period(start, start + length)
+    end = last - (last - zero) % step + step
+    return Period(end - length, end)
+
+
+def unread_time(normalised: str) -> str:
+    """Return the words for a time that are not understood, empty where there are none."""
+    match = _UNREAD.search(normalised)
+    return match[0].strip() if match else ""
 
 
 def _in_order(normalised: str, now: datetime) -> list[_Mention]:

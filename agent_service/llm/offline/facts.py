@@ -10,6 +10,9 @@ SUCCESS: Final = "success"
 """The status of a call that went well."""
 
 
+_LATENCY: Final = "latency_analysis"
+"""The tool that is asked for the models that a message names before it is known which the data has."""
+
 NO_SUCH_COLUMN: Final = "has no column"
 """What a tool says of a correction that names a column which is not there."""
 
@@ -27,9 +30,15 @@ class Facts:
         # What went well without the correction has not failed.
         exchanges = [one for one in exchanges if not (misplaced(one) and one.tool_name in good_at)]
         looks = [exchange for exchange in exchanges if exchange.tool_name == "usage_summary"]
-        self.unfiltered = len(looks) > 1 and looks[-1].status == SUCCESS
+        self.unfiltered = len(looks) > 1 and looks[0].status != SUCCESS and looks[-1].status == SUCCESS
         # A result that was too large to pass on is no result here either: its summary says where it went.
-        failed = [exchange for exchange in exchanges if exchange.status != SUCCESS or exchange.result is None]
+        failed = [
+            exchange
+            for index, exchange in enumerate(exchanges)
+            if (exchange.status != SUCCESS or exchange.result is None)
+            # What went well for the part that is there has not failed.
+            and not any(later.tool_name == exchange.tool_name == _LATENCY for later in exchanges[index + 1 :])
+        ]
         self.failed = [] if self.unfiltered else failed
         self.filter_error = failed[0].error if self.unfiltered else ""
         good = [exchange for exchange in exchanges if exchange.status == SUCCESS and exchange.result is not None]

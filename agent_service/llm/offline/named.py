@@ -10,7 +10,7 @@ from agent_service.llm.offline.corrections import find_corrections, without_corr
 from agent_service.llm.offline.dates import find_change, find_period
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.goals import find_goals, find_limits
-from agent_service.llm.offline.words import READ_CHARACTERS, normalise, read_words
+from agent_service.llm.offline.words import READ_CHARACTERS, normalise, plain, read_words
 from agent_service.llm.offline.workloads import find_workload
 
 _MODEL: Final = re.compile(
@@ -67,7 +67,7 @@ _FEATURE: Final = re.compile(
     r"\bfeatures?(?: called| named)? (?:" + _QUOTED.format("q1") + r"|(?P<n1>[a-z0-9][\w.-]*))"
     r"|\b(?:the|our) (?:" + _QUOTED.format("q2") + r"|(?P<n2>[a-z0-9][\w.-]*)) (?:feature|endpoint|use case)\b"
 )
-_NO_FEATURE: Final = frozenset(read_words("no_feature_words.txt"))
+NO_FEATURE: Final = frozenset(read_words("no_feature_words.txt"))
 """What stands beside the word feature without being the name of one."""
 _FILE: Final = re.compile(
     r"[\w][\w.()+@-]*\.(?:csv|tsv|jsonl|ndjson|json|parquet)(?:\.gz)?\b"
@@ -99,7 +99,7 @@ def find_entities(message: str, now: datetime, *, after: Intent | None = None, t
         models=models,
         assume_model=assumed,
         group_by=_group_by(normalised),
-        features=_features(said.lower()),
+        features=find_features(said),
         files=tuple(dict.fromkeys(_FILE.findall(head))),
         period=find_period(normalised, now, change=change),
         goals=find_goals(without_models, talked_of=talked_of),
@@ -127,6 +127,16 @@ def _statement(message: str) -> str:
 def with_model_word(normalised: str) -> str:
     """Return the message with every model's name as MODEL, so that evidence can speak of models."""
     return _FAMILY.sub("MODEL", _MODEL.sub("MODEL", normalised))
+
+
+def find_families(normalised: str) -> tuple[str, ...]:
+    """Return the models that are named without a version: "claude", "gemini flash"."""
+    return tuple(dict.fromkeys(match[0] for match in _FAMILY.finditer(_MODEL.sub("MODEL", normalised))))
+
+
+def without_names(message: str) -> str:
+    """Return the part of a message that is read, without the names of files and models in it."""
+    return with_model_word(_FILE.sub("FILE", plain(message).lower()))
 
 
 def with_plain_file_names(normalised: str) -> str:
@@ -172,6 +182,7 @@ def _group_by(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(dimension for _, dimension in sorted(found)))
 
 
-def _features(text: str) -> tuple[str, ...]:
-    named = (next(name for name in match.groups() if name) for match in _FEATURE.finditer(text))
-    return tuple(dict.fromkeys(name for name in named if name not in _NO_FEATURE))
+def find_features(message: str) -> tuple[str, ...]:
+    """Return what is called a feature: "the feature chat", "our search endpoint"."""
+    named = (next(name for name in match.groups() if name) for match in _FEATURE.finditer(message.lower()))
+    return tuple(dict.fromkeys(name for name in named if name not in NO_FEATURE))

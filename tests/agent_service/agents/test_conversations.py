@@ -317,3 +317,23 @@ async def test_a_share_says_of_what(bench: Bench) -> None:
     assert "| Cost | Share of cost |" in content
     assert "| Requests | Share of requests |" in content
     assert "| Share |" not in content
+
+
+PARTS = {
+    # 4 requests of chat with gpt-4o, 2 of search with gpt-4o-mini, 1000 and 100 tokens each.
+    "What did search cost?": "**In log.csv, 2 requests of search cost $0.00042: ",
+    "What did chat cost in the first week?": "**In log.csv, 4 requests of chat cost $0.014: ",
+    "how much did gpt-4o cost on January 5?": "**In log.csv, 2 requests with gpt-4o cost $0.007: ",
+    "What did we spend in the last day of the log?": "**In log.csv, 3 requests cost $0.00721: ",
+    "What did we spend on weekends?": "**I did not understand the time “on weekends”: this is all of log.csv.**",
+    "Compare latency of gpt-4o and claude": "**There is no model “claude” in log.csv: it has gpt-4o, gpt-4o-mini.**",
+}
+
+
+@pytest.mark.parametrize("question", PARTS)
+async def test_a_part_that_is_named_is_measured_or_said_not_to_be_there(question: str, bench: Bench) -> None:
+    await bench.put("log.csv", LOG)
+    content = (await bench.ask(question)).final.content
+    assert content.startswith(PARTS[question])
+    # Where it is a part, the whole is told beside it.
+    assert ("All together: In log.csv, " in content) == ("weekends" not in question)
