@@ -9,7 +9,7 @@ from agent_service.llm.offline.answers import write_answer
 from agent_service.llm.offline.conversation import Call, Conversation, Saying, Thought, Words
 from agent_service.llm.offline.entities import Entities
 from agent_service.llm.offline.facts import SUCCESS, misplaced
-from agent_service.llm.offline.narrowing import closer_look
+from agent_service.llm.offline.narrowing import SHARE, closer_look
 from agent_service.llm.offline.thread_columns import corrects, with_corrections
 from agent_service.llm.offline.understanding import Facet, Understanding, understand
 
@@ -36,9 +36,6 @@ _THOUGHTS: Final = {
     Intent.TECHNICAL: "I measure when the load comes, how fast the answers are, and what fails.",
 }
 
-
-_SHARE: Final = re.compile(r"\b(?:shares?|percentage|proportion|fraction|part|portion) of\b", re.IGNORECASE)
-"""How a request asks for a model's part of the whole: that rests on all models."""
 
 _OVER_DATA: Final = re.compile(r"\bfrom\s+data\b", re.IGNORECASE)
 """How a query over the dataset reads."""
@@ -98,7 +95,7 @@ def _calls(understanding: Understanding, request: str) -> list[Call]:  # noqa: P
         return special
     match understanding.intent:
         case Intent.COST_ANALYSIS:
-            only = not _SHARE.search(request)
+            only = not SHARE.search(request)
             return [_usage(entities, *_SUMMARY_DIMENSIONS, models=only), _costs(entities, models=only)]
         case Intent.BENCHMARKING:
             return [_latency(entities), _usage(entities, "model")]

@@ -36,6 +36,10 @@ MIN_NAME: Final = 3
 """Letters from which on a feature's bare name is recognised in a message."""
 
 
+SHARE: Final = re.compile(r"\b(?:shares?|percentage|proportion|fraction|part|portion) of\b", re.IGNORECASE)
+"""How a request asks for a model's part of the whole: that rests on all models."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What of the data is meant. `absent` are models that are named and not in it, `unread` a time not understood."""
@@ -78,6 +82,8 @@ def closer_look(understanding: Understanding, conversation: Conversation) -> lis
 
 def part_of(understanding: Understanding, conversation: Conversation) -> Part:
     """Return which part of the data is meant, beyond what the first look was already limited to."""
+    if SHARE.search(conversation.request):
+        return Part()  # of the whole, which must be there
     usage = _first_look(conversation.exchanges)
     if usage is None or understanding.intent not in _NARROWED or understanding.entities.sql:
         return Part()
