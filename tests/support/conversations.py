@@ -129,6 +129,7 @@ class Bench:
     run_timeout_ms: int = 240_000
     larger_model: str = ""
     cache: Cache | None = None
+    edition: str = ""
     clock: Clock = field(default_factory=SystemClock)
     degraded: list[str] = field(default_factory=list)
     storage: MemoryStorage = field(init=False)
@@ -156,7 +157,12 @@ class Bench:
             run_timeout_ms=self.run_timeout_ms,
             larger_model=self.larger_model,
             cache=AnswerCache(
-                self.cache, self.storage.files, self.clock, versions=versions, live_tools=self.registry.live_tools
+                self.cache,
+                self.storage.files,
+                self.clock,
+                versions=versions,
+                live_tools=self.registry.live_tools,
+                edition=self.edition,
             )
             if self.cache
             else None,

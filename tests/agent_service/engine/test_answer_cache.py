@@ -358,6 +358,22 @@ async def test_who_has_too_many_files_is_not_cached_for(asking: Asking, monkeypa
     assert (await asking.bench.ask("costs")).final.content == "answer 3"
 
 
+async def test_an_answer_of_another_version_or_catalogue_is_not_given_again() -> None:
+    shared: list[MemoryCache] = []
+
+    def one_for_all(now: Callable[[], datetime]) -> Cache:
+        shared.append(MemoryCache(now))
+        return shared[0]
+
+    sources = []
+    for edition in ("1-1", "1-2", "1-1"):
+        asking = Asking(cache=one_for_all)
+        asking.bench.edition = edition
+        async with asking.bench as bench:
+            sources.append((await bench.ask("costs")).final.source)
+    assert sources == [AnswerSource.COMPUTED, AnswerSource.COMPUTED, AnswerSource.CACHE]
+
+
 async def test_processes_that_share_a_redis_share_their_answers() -> None:
     prefix = f"apex-test:{new_id()}:"
     client = Redis.from_url(REDIS_URL)
